@@ -1,0 +1,224 @@
+"""What a model is built from: frozen settings and the presets that name them. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from model.errors import ModelError, UnknownModelError
+
+# Raised when the same weights and settings start to give other numbers, so that old indexes are not mixed with new.
+ALGORITHM_VERSION = 1
+
+
+def _require(holds: bool, text: str) -> None:
+    if not holds:
+        raise ModelError(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """A stack of self-attention blocks.
+
+    Attributes:
+        num_layers: blocks in the stack.
+        width: numbers per token; a multiple of `num_heads`.
+        num_heads: attention heads.
+        ffn_width: inner width of the feed-forward layers.
+        pre_norm: LayerNorm before each sub-layer (GPT-2) and once at the end, or after each (BERT).
+        layer_norm_eps: added to the variance.
+        dropout: probability in training, 0 up to 1.
+    """
+
+    num_layers: int
+    width: int
+    num_heads: int
+    ffn_width: int
+    pre_norm: bool = False
+    layer_norm_eps: float = 1e-12
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.num_layers >= 1, f"num_layers must be at least 1, got {self.num_layers!r}")
+        _require(
+            self.num_heads >= 1 and self.width % self.num_heads == 0,
+            f"width must be a multiple of num_heads, got {self.width!r} and {self.num_heads!r}",
+        )
+        _require(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1, got {self.dropout!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig:
+    """A BERT encoder and its tokeniser.
+
+    Attributes:
+        transformer: the stack.
+        vocab_size: token ids are 0 to `vocab_size - 1`.
+        num_positions: rows of the position table; no input is longer.
+        max_tokens: longer inputs are cut, `[CLS]` and `[SEP]` included.
+        tokenizer: "wordpiece" (BERT's, read from tokenizer.json) or "hash" (words hashed to ids, needs no file).
+    """
+
+    transformer: TransformerConfig
+    vocab_size: int
+    num_positions: int
+    max_tokens: int
+    tokenizer: str
+
+    def __post_init__(self) -> None:
+        _require(
+            3 <= self.max_tokens <= self.num_positions,
+            f"max_tokens must be between 3 and num_positions ({self.num_positions}), got {self.max_tokens!r}",
+        )
+        _require(
+            self.tokenizer in ("wordpiece", "hash"), f"tokenizer must be wordpiece or hash, got {self.tokenizer!r}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameEncoderConfig:
+    """A CNN over single frames.
+
+    Attributes:
+        backbone: "efficientnet_lite0" or "tiny".
+        frame_size_px: frames come in as squares of this side.
+        num_tokens: tokens per frame (1: the globally pooled vector).
+        feature_dim: numbers per token.
+        num_classes: classes of the classifier that came with the weights.
+    """
+
+    backbone: str
+    frame_size_px: int
+    num_tokens: int
+    feature_dim: int
+    num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionConfig:
+    """The cross-modal Transformer over `[CLS] text [>] video [SEP]`.
+
+    Attributes:
+        transformer: the stack; its width is that of the tower.
+        max_period_s: longest wavelength of the time embeddings, seconds.
+        init_seed: seed of the fresh weights, so that every machine starts from the same ones.
+    """
+
+    transformer: TransformerConfig
+    max_period_s: float = 10_000.0
+    init_seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoBertConfig:
+    """Everything that decides what numbers come out, but for the weights themselves.
+
+    Attributes:
+        name: the preset, e.g. "mini".
+        embedding_dim: length of the vectors of the joint space; the width of the text encoder.
+        text, frames, fusion: the three parts.
+        conse_temperature: class logits are divided by this before they weigh the label embeddings; see `model.conse`.
+        zero_shot_prompt: sentence into which a label is put, with one `{label}`.
+        zero_shot_temperature: cosines are divided by this before the softmax.
+    """
+
+    name: str
+    embedding_dim: int
+    text: TextEncoderConfig
+    frames: FrameEncoderConfig
+    fusion: FusionConfig
+    conse_temperature: float = 2.5
+    zero_shot_prompt: str = "{label}"
+    zero_shot_temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require(
+            self.embedding_dim == self.text.transformer.width,
+            f"embedding_dim must be the text encoder's width {self.text.transformer.width}, got {self.embedding_dim!r}",
+        )
+        _require(self.conse_temperature > 0, f"conse_temperature must be above 0, got {self.conse_temperature!r}")
+        _require("{label}" in self.zero_shot_prompt, f"zero_shot_prompt needs {{label}}, got {self.zero_shot_prompt!r}")
+        _require(
+            self.zero_shot_temperature > 0, f"zero_shot_temperature must be above 0, got {self.zero_shot_temperature!r}"
+        )
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """(tokens per frame, numbers per token) of the frame features."""
+        return (self.frames.num_tokens, self.frames.feature_dim)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as JSON can hold."""
+        return asdict(self)
+
+
+def fingerprint(config: VideoBertConfig, checksums: Mapping[str, str]) -> str:
+    """Name of what a model computes: 32 hex digits, the same on every machine.
+
+    Args:
+        config: the settings.
+        checksums: SHA-256 of each weights file in use, by its role.
+    """
+    facts = {"algorithm": ALGORITHM_VERSION, "config": config.to_dict(), "weights": dict(checksums)}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def mini() -> VideoBertConfig:
+    """EfficientNet-Lite0 and all-MiniLM-L6-v2 under a two-layer fusion tower: 384-d, runs on any CPU."""
+    return VideoBertConfig(
+        name="mini",
+        embedding_dim=384,
+        text=TextEncoderConfig(
+            transformer=TransformerConfig(num_layers=6, width=384, num_heads=12, ffn_width=1536),
+            vocab_size=30_522,
+            num_positions=512,
+            max_tokens=256,
+            tokenizer="wordpiece",
+        ),
+        frames=FrameEncoderConfig(
+            backbone="efficientnet_lite0", frame_size_px=224, num_tokens=1, feature_dim=1280, num_classes=1000
+        ),
+        fusion=FusionConfig(
+            transformer=TransformerConfig(
+                num_layers=2, width=512, num_heads=8, ffn_width=2048, pre_norm=True, layer_norm_eps=1e-5, dropout=0.1
+            )
+        ),
+    )
+
+
+def tiny_test() -> VideoBertConfig:
+    """Small random weights from a fixed seed, for tests: no downloads, loads in milliseconds, knows eight colours."""
+    return VideoBertConfig(
+        name="tiny_test",
+        embedding_dim=32,
+        text=TextEncoderConfig(
+            transformer=TransformerConfig(num_layers=1, width=32, num_heads=2, ffn_width=64),
+            vocab_size=4096,
+            num_positions=64,
+            max_tokens=64,
+            tokenizer="hash",
+        ),
+        frames=FrameEncoderConfig(backbone="tiny", frame_size_px=32, num_tokens=1, feature_dim=32, num_classes=8),
+        fusion=FusionConfig(
+            transformer=TransformerConfig(
+                num_layers=1, width=32, num_heads=2, ffn_width=64, pre_norm=True, layer_norm_eps=1e-5
+            )
+        ),
+    )
+
+
+PRESETS: dict[str, Callable[[], VideoBertConfig]] = {"mini": mini, "tiny_test": tiny_test}
+
+
+def preset(name: str) -> VideoBertConfig:
+    """The preset of that name.
+
+    Raises:
+        UnknownModelError: there is none; the text lists those there are.
+    """
+    if name not in PRESETS:
+        raise UnknownModelError(f"the model must be one of {', '.join(PRESETS)}, got {name!r}")
+    return PRESETS[name]()

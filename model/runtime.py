@@ -1,0 +1,173 @@
+"""What runs the frame encoder: PyTorch, or OpenVINO, which is about twice as fast on CPUs.
+
+Frames are independent of each other, so the OpenVINO runtime gives each to a stream of its own and one thread: it
+scales with the cores, and a frame's features are bit for bit the same whatever it is batched with.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.errors import ModelError
+from model.frame_encoder import EfficientNetLite0, FrameEncoder
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+RUNTIMES = ("auto", "torch", "openvino")
+MAX_FRAMES_PER_BATCH = 32
+
+
+class FrameRuntime(Protocol):
+    """Anything that turns a batch of frames into features.
+
+    Attributes:
+        name: "torch" or "openvino".
+    """
+
+    name: str
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Frames uint8 [N, S, S, 3] in RGB on any device -> features float32 [N, K, D], without gradients."""
+        ...
+
+
+class TorchRuntime:
+    """Runs the module where its weights are, at most 32 frames at a time."""
+
+    name = "torch"
+
+    def __init__(self, encoder: FrameEncoder) -> None:
+        self._encoder = encoder
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        device = self._encoder.classifier.weight.device
+        with torch.inference_mode():
+            batches = [self._encoder(batch.to(device)) for batch in frames.split(MAX_FRAMES_PER_BATCH)]
+        return torch.cat(batches)  # outside inference mode, so that the result can be trained on
+
+
+class OpenVinoRuntime:
+    """Runs a copy of the encoder's weights, as they are now, on the CPU in float32.
+
+    Args:
+        encoder: where the weights come from; later changes of it are not seen.
+        num_threads: frames computed at the same time; None means one a core that this process may use.
+    """
+
+    name = "openvino"
+
+    def __init__(self, encoder: EfficientNetLite0, num_threads: int | None = None) -> None:
+        import openvino as ov
+
+        num_threads = num_threads or _num_usable_cores()
+        self._feature_shape = (encoder.config.num_tokens, encoder.config.feature_dim)
+        settings = {
+            "INFERENCE_NUM_THREADS": num_threads,
+            "NUM_STREAMS": num_threads,
+            "ENABLE_CPU_PINNING": False,  # pinned, several one-thread processes land on the same core
+            "INFERENCE_PRECISION_HINT": "f32",  # or bfloat16 hardware would give other features than the rest
+        }
+        compiled = ov.Core().compile_model(build_openvino_graph(encoder), "CPU", settings)
+        self._lock = threading.Lock()  # one queue, one callback: one batch at a time
+        self._queue: Any = ov.AsyncInferQueue(compiled, num_threads)
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        pixels = frames.contiguous().cpu().numpy()
+        features = np.empty((len(pixels), *self._feature_shape), np.float32)
+
+        def store(request: Any, position: int) -> None:
+            features[position] = request.get_output_tensor().data[0]
+
+        with self._lock:
+            self._queue.set_callback(store)
+            for position in range(len(pixels)):
+                self._queue.start_async(pixels[position : position + 1], userdata=position)
+            self._queue.wait_all()
+        return torch.from_numpy(features)
+
+
+def make_runtime(
+    encoder: FrameEncoder, kind: str, device: torch.device, num_threads: int | None = None
+) -> FrameRuntime:
+    """The runtime of that kind; "auto" is OpenVINO for EfficientNet on a CPU where it is installed, else PyTorch.
+
+    Raises:
+        ModelError: the kind is unknown, or OpenVINO was asked for but is not installed or cannot run this encoder.
+    """
+    if kind not in RUNTIMES:
+        raise ModelError(f"the runtime must be one of {', '.join(RUNTIMES)}, got {kind!r}")
+    obstacle = _openvino_obstacle(encoder, device)
+    if kind == "openvino" and obstacle:
+        raise ModelError(f"the runtime openvino {obstacle}; use the runtime torch or auto")
+    if kind == "torch" or obstacle or not isinstance(encoder, EfficientNetLite0):
+        return TorchRuntime(encoder)
+    return OpenVinoRuntime(encoder, num_threads)
+
+
+def _num_usable_cores() -> int:
+    """Cores that this process may run on; a container or a job scheduler often allows it only some."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _openvino_obstacle(encoder: FrameEncoder, device: torch.device) -> str:
+    if device.type != "cpu":
+        return f"runs on the CPU only, got the device {device.type!r}"
+    if not isinstance(encoder, EfficientNetLite0):
+        return f"cannot run the backbone {encoder.config.backbone!r}"
+    return "" if importlib.util.find_spec("openvino") else "is not installed (pip install openvino)"
+
+
+def build_openvino_graph(encoder: EfficientNetLite0) -> ov.Model:
+    """One frame, uint8 [1, S, S, 3] -> float32 [1, 1, D]: the encoder operation by operation, BatchNorm folded in.
+
+    Written out rather than traced: tracing takes seconds in every worker, and this a tenth of one.
+    """
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    def convolve(states: Any, layer: Any) -> Any:
+        convolution, norm = layer
+        weight, bias = _fold(convolution, norm)
+        stride, total = convolution.stride[0], convolution.kernel_size[0] - convolution.stride[0]
+        before, after = total // 2, total - total // 2
+        geometry = ([stride] * 2, [before] * 2, [after] * 2, [1, 1])
+        if convolution.groups > 1:  # depthwise: [C, 1, k, k] -> [C, 1, 1, k, k]
+            out = ops.group_convolution(states, weight[:, None], *geometry)
+        else:
+            out = ops.convolution(states, weight, *geometry)
+        return ops.add(out, bias)
+
+    def relu6(states: Any) -> Any:
+        return ops.clamp(states, 0.0, 6.0)
+
+    side = encoder.config.frame_size_px
+    frames = ops.parameter([1, side, side, 3], np.uint8, name="frames")
+    pixels = ops.divide(ops.subtract(ops.convert(frames, np.float32), np.float32(127)), np.float32(128))
+    states = relu6(convolve(ops.transpose(pixels, np.array([0, 3, 1, 2])), encoder.stem))
+    for block in encoder.blocks:
+        inner = states if block.expand is None else relu6(convolve(states, block.expand))
+        out = convolve(relu6(convolve(inner, block.depthwise)), block.project)
+        states = ops.add(states, out) if block.has_shortcut else out
+    states = relu6(convolve(states, encoder.head))
+    features = ops.unsqueeze(ops.reduce_mean(states, np.array([2, 3])), np.array([1]))
+    return ov.Model([features], [frames], "frame_encoder")
+
+
+@torch.no_grad()
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight [Cout, Cin / groups, k, k] and bias [1, Cout, 1, 1] that do the work of both in evaluation mode."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    weight = convolution.weight * scale[:, None, None, None]
+    bias = (norm.bias - norm.running_mean * scale)[None, :, None, None]
+    return weight.cpu().numpy(), bias.cpu().numpy()

@@ -1,0 +1,236 @@
+"""VideoBert: frames, texts and videos to vectors of one space, where cosine similarity means likeness.
+
+Shapes: N frames, S = side of a frame in pixels, K tokens per frame, D numbers per token, B videos (or segments),
+T frames of the longest, C classes, L labels, E = `embedding_dim`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.config import VideoBertConfig, fingerprint
+from model.conse import conse_embedding, mean_over_frames
+from model.errors import InputError
+from model.frame_encoder import FrameEncoder
+from model.fusion import FusionTower
+from model.labels import Labels
+from model.runtime import FrameRuntime, TorchRuntime
+from model.text_encoder import TextEncoder, TokenStates
+
+Array = Tensor | NDArray[np.generic]
+
+_VIDEOS_PER_BATCH = 64
+
+
+class VideoBert(nn.Module):
+    """The whole model. Make one with `model.load_model`.
+
+    A video's vector is `normalise(anchor + gate * residual)`. The anchor comes from the backbones alone (ConSE for the
+    frames, the sentence embedding for the text) and works from the first second; the residual is what the fusion tower
+    has learnt, and the gate starts at 0.
+
+    Attributes:
+        config: the settings.
+        embedding_dim: length of the vectors of the joint space.
+        feature_shape: (K, D), the shape of one frame's features.
+        frame_size_px: S.
+        label_names: the C class names, in the order of `classify`.
+        runtime: what runs the frame encoder.
+    """
+
+    label_embeddings: Tensor
+
+    def __init__(
+        self,
+        config: VideoBertConfig,
+        text_encoder: TextEncoder,
+        frame_encoder: FrameEncoder,
+        labels: Labels,
+        checksums: Mapping[str, str],
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding_dim = config.embedding_dim
+        self.feature_shape = config.feature_shape
+        self.frame_size_px = config.frames.frame_size_px
+        self.label_names = list(labels.names)
+        self.text_encoder = text_encoder
+        self.frame_encoder = frame_encoder
+        self.fusion = FusionTower(config)
+        self.gate = nn.Parameter(torch.zeros(()))
+        self.register_buffer("label_embeddings", labels.embeddings, persistent=False)
+        self.runtime: FrameRuntime = TorchRuntime(frame_encoder)
+        self._checksums = dict(checksums)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the settings and of the checksums of the weights: equal where vectors may be compared."""
+        return fingerprint(self.config, self._checksums)
+
+    @property
+    def device(self) -> torch.device:
+        return self.gate.device
+
+    def encode_frames(self, frames: Array) -> Tensor:
+        """Features of single frames, without gradients.
+
+        Args:
+            frames: uint8 [N, S, S, 3], RGB.
+
+        Returns:
+            float32 [N, K, D]. A frame's features do not depend on the frames it comes with.
+
+        Raises:
+            InputError: another shape or dtype.
+        """
+        frames = _tensor(frames)
+        side = self.frame_size_px
+        if frames.dtype != torch.uint8 or frames.ndim != 4 or tuple(frames.shape[1:]) != (side, side, 3):
+            raise InputError(
+                f"frames must be uint8 [N, {side}, {side}, 3], got {_dtype(frames)} {list(frames.shape)}; "
+                "resize them first"
+            )
+        if len(frames) == 0:
+            return torch.empty(0, *self.feature_shape, device=self.device)
+        return self.runtime(frames).to(self.device)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Texts to vectors: float32 [N, E] of length 1. See `TextEncoder.encode`."""
+        return self.text_encoder.encode(texts)
+
+    def encode_video(
+        self,
+        features: Array,
+        frame_mask: Array,
+        frame_times_s: Array,
+        texts: Sequence[str | None] | None = None,
+    ) -> Tensor:
+        """Videos, texts that belong to them (transcripts, say), or both, to vectors.
+
+        With frames only, the anchor is ConSE's; with text only, it is the text's sentence embedding, so that
+        `encode_video` of a text equals `encode_text` of it; with both, the normalised sum of the two. In evaluation
+        mode there are no gradients, and with the gate at 0 the tower is not run, as it could change nothing.
+
+        Args:
+            features: float [B, T, K, D] from `encode_frames`; float16 will do. T may be 0.
+            frame_mask: bool [B, T], True for real frames; all False for a text without video.
+            frame_times_s: float [B, T], presentation times in seconds.
+            texts: B texts; None or blank for a video without text.
+
+        Returns:
+            float32 [B, E] of length 1. Each depends on its own item only.
+
+        Raises:
+            InputError: shapes or lengths disagree, or an item has neither frames nor text.
+        """
+        features, frame_mask = self._check_features(features, frame_mask)
+        times_s = _tensor(frame_times_s).to(self.device, torch.float32)
+        if times_s.shape != frame_mask.shape:
+            raise InputError(f"frame_times_s must be {list(frame_mask.shape)} as frame_mask, got {list(times_s.shape)}")
+        known = self._check_texts(texts, frame_mask)
+        batches = [slice(start, start + _VIDEOS_PER_BATCH) for start in range(0, len(features), _VIDEOS_PER_BATCH)]
+        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+            encoded = [self._encode_batch(features[b], frame_mask[b], times_s[b], known[b]) for b in batches]
+        return torch.cat(encoded) if encoded else torch.empty(0, self.embedding_dim, device=self.device)
+
+    def classify(self, features: Array, frame_mask: Array) -> Tensor:
+        """Class probabilities of videos, the mean over their frames.
+
+        Args:
+            features: float [B, T, K, D].
+            frame_mask: bool [B, T].
+
+        Returns:
+            float32 [B, C], in the order of `label_names`; rows sum to 1, or are 0 for an item without frames.
+
+        Raises:
+            InputError: shapes disagree.
+        """
+        features, frame_mask = self._check_features(features, frame_mask)
+        with torch.no_grad():
+            return mean_over_frames(self.frame_encoder.classify(features), frame_mask)
+
+    def zero_shot(self, video_embeddings: Array, labels: Sequence[str]) -> Tensor:
+        """How well each of any labels fits each video, compared with the other labels.
+
+        Args:
+            video_embeddings: float [B, E] of length 1, from `encode_video`.
+            labels: at least one name or short phrase; each is put into `config.zero_shot_prompt`.
+
+        Returns:
+            float32 [B, L], the softmax of cosine / `config.zero_shot_temperature`: rows sum to 1, so with labels of
+            which none fits, the least bad still gets its share.
+
+        Raises:
+            InputError: there is no label, or the vectors have another length.
+        """
+        if not labels:
+            raise InputError("labels must name at least one label, got none")
+        videos = _tensor(video_embeddings).to(self.device, torch.float32)
+        if videos.ndim != 2 or videos.shape[1] != self.embedding_dim:
+            raise InputError(f"video_embeddings must be [B, {self.embedding_dim}], got {list(videos.shape)}")
+        prompts = self.encode_text([self.config.zero_shot_prompt.format(label=label) for label in labels])
+        return (videos @ prompts.T / self.config.zero_shot_temperature).softmax(dim=1)
+
+    def _encode_batch(self, features: Tensor, frame_mask: Tensor, times_s: Tensor, texts: list[str]) -> Tensor:
+        tokens = self._text_states(texts)
+        anchor = self._anchor(features, frame_mask, tokens)
+        if not self.training and self.gate == 0:
+            return anchor
+        residual = self.fusion(tokens, features, frame_mask, times_s).residual
+        return F.normalize(anchor + self.gate * residual, dim=1)
+
+    def _anchor(self, features: Tensor, frame_mask: Tensor, tokens: TokenStates) -> Tensor:
+        probabilities = self.frame_encoder.classify(features, self.config.conse_temperature)
+        video = conse_embedding(mean_over_frames(probabilities, frame_mask), self.label_embeddings)
+        num_tokens = tokens.mask.sum(dim=1, keepdim=True).clamp(min=1)
+        text = F.normalize(tokens.states.sum(dim=1) / num_tokens, dim=1)
+        return F.normalize(video + text, dim=1)  # what is missing is zero
+
+    def _text_states(self, texts: list[str]) -> TokenStates:
+        """Token states of the items that have a text, with no token for the others."""
+        rows = [i for i, text in enumerate(texts) if text]
+        if not rows:
+            empty = torch.empty(len(texts), 0, self.embedding_dim, device=self.device)
+            return TokenStates(empty, torch.empty(len(texts), 0, dtype=torch.bool, device=self.device))
+        some = self.text_encoder.token_states([texts[i] for i in rows])
+        states = some.states.new_zeros(len(texts), *some.states.shape[1:])
+        mask = some.mask.new_zeros(len(texts), some.mask.shape[1])
+        index = torch.tensor(rows, device=self.device)
+        return TokenStates(states.index_copy(0, index, some.states), mask.index_copy(0, index, some.mask))
+
+    def _check_features(self, features: Array, frame_mask: Array) -> tuple[Tensor, Tensor]:
+        features, mask = _tensor(features), _tensor(frame_mask)
+        if features.ndim != 4 or tuple(features.shape[2:]) != self.feature_shape:
+            raise InputError(f"features must be [B, T, *{list(self.feature_shape)}], got {list(features.shape)}")
+        if mask.dtype != torch.bool or mask.shape != features.shape[:2]:
+            raise InputError(
+                f"frame_mask must be bool {list(features.shape[:2])}, got {_dtype(mask)} {list(mask.shape)}"
+            )
+        return features.to(self.device, torch.float32), mask.to(self.device)
+
+    def _check_texts(self, texts: Sequence[str | None] | None, frame_mask: Tensor) -> list[str]:
+        known = [(text or "").strip() for text in (texts if texts is not None else [None] * len(frame_mask))]
+        if len(known) != len(frame_mask):
+            raise InputError(f"texts must hold one text (or None) a video, {len(frame_mask)}, got {len(known)}")
+        for item, (text, has_frames) in enumerate(zip(known, frame_mask.any(dim=1).tolist(), strict=True)):
+            if not text and not has_frames:
+                raise InputError(f"each item needs a frame or a text, item {item} has neither")
+        return known
+
+
+def _tensor(values: Array) -> Tensor:
+    """Shares memory where it can; PyTorch knows no read-only memory, such as Ray's and Arrow's, so that is copied."""
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()
+    return torch.as_tensor(values)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
