@@ -1,0 +1,149 @@
+"""The ledger: a Delta table with one row a video. What it says exists, exists; nothing else does.
+
+Every change is one atomic commit, made only if nobody committed in between (compare and swap on the table version);
+the loser of such a race reads the new version and tries again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from indexer import schema
+from indexer.errors import StorageError
+from indexer.store.delta import data_files, delta_uri, open_delta, read_parquet_files
+
+# The ledger alone says "removed"; such a row is deleted by the commit that carries it.
+_REMOVED = "removed"
+_MAX_ATTEMPTS = 30
+# Without retries inside Delta, a commit succeeds only on exactly the version that was read.
+_COMPARE_AND_SWAP = CommitProperties(max_commit_retries=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerSnapshot:
+    """The ledger as of one version.
+
+    Attributes:
+        version: Delta version of `videos/`.
+        videos: one row a video, columns of `schema.VIDEOS`.
+    """
+
+    version: int
+    videos: pa.Table
+
+    @property
+    def indexed(self) -> pa.Table:
+        return self.videos.filter(pc.equal(self.videos["status"], schema.INDEXED))
+
+    @property
+    def failed(self) -> pa.Table:
+        return self.videos.filter(pc.equal(self.videos["status"], schema.FAILED))
+
+
+class Ledger:
+    """Reads and commits `videos/`. One object may be used by one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known_version = -1
+        self._known_ids = np.empty(0, dtype=np.int64)
+
+    @staticmethod
+    def create(folder: Path) -> None:
+        """Creates the empty table; does nothing where there is one already."""
+        DeltaTable.create(delta_uri(folder), schema=schema.VIDEOS, mode="ignore", name="videos")
+
+    def version(self) -> int:
+        return open_delta(self._folder).version()
+
+    def snapshot(self, version: int | None = None) -> LedgerSnapshot:
+        """Reads the newest version, or an older one that has not been vacuumed.
+
+        Raises:
+            IndexFormatError: the table is missing or damaged.
+        """
+        table = open_delta(self._folder, version)
+        return LedgerSnapshot(
+            version=table.version(), videos=read_parquet_files(data_files(table, self._folder), schema.VIDEOS)
+        )
+
+    def commit(self, rows: pa.Table) -> int:
+        """Inserts or replaces the given videos in one atomic commit.
+
+        Args:
+            rows: columns of `schema.VIDEOS`, each `video_id` at most once.
+
+        Returns:
+            The new version of the ledger.
+
+        Raises:
+            StorageError: the storage refused, or other writers won every race for too long.
+        """
+        return self._commit(rows.cast(schema.VIDEOS))
+
+    def remove(self, video_ids: Iterable[int]) -> int:
+        """Removes videos in one atomic commit; unknown ids are ignored. Returns the new version."""
+        ids = list(video_ids)
+        columns = {field.name: pa.nulls(len(ids), field.type) for field in schema.VIDEOS}
+        columns["video_id"] = pa.array(ids, pa.int64())
+        columns["status"] = pa.array([_REMOVED] * len(ids), pa.string())
+        nullable = pa.schema([field.with_nullable(True) for field in schema.VIDEOS])
+        return self._commit(pa.table(columns, schema=nullable))
+
+    def _commit(self, rows: pa.Table) -> int:
+        for attempt in range(_MAX_ATTEMPTS):
+            try:
+                table = open_delta(self._folder)
+                self._commit_once(table, rows)
+                return table.version()
+            except CommitFailedError:
+                time.sleep(random.uniform(0, 0.05 * 2 ** min(attempt, 6)))
+            except (DeltaError, OSError) as error:
+                raise StorageError(f"the ledger could not be written: {_one_line(error)}") from error
+        raise StorageError(
+            f"the ledger could not be committed in {_MAX_ATTEMPTS} attempts: "
+            "other runs keep writing to this index; run again later"
+        )
+
+    def _commit_once(self, table: DeltaTable, rows: pa.Table) -> None:
+        ids = rows["video_id"].to_numpy()
+        known = self._ids(table)
+        if np.isin(ids, known).any():
+            merge = table.merge(
+                rows,
+                predicate="known.video_id = new.video_id",
+                source_alias="new",
+                target_alias="known",
+                commit_properties=_COMPARE_AND_SWAP,
+            )
+            merge = merge.when_matched_delete(predicate=f"new.status = '{_REMOVED}'").when_matched_update_all()
+            merge.when_not_matched_insert_all(predicate=f"new.status <> '{_REMOVED}'").execute()
+        else:
+            added = rows.filter(pc.not_equal(rows["status"], _REMOVED))
+            if added.num_rows == 0:
+                return
+            write_deltalake(table, added, mode="append", commit_properties=_COMPARE_AND_SWAP)
+            self._known_ids = np.concatenate([known, added["video_id"].to_numpy()])
+            self._known_version = table.version()
+
+    def _ids(self, table: DeltaTable) -> np.ndarray:
+        """Ids in this version; read again only when somebody else has committed."""
+        if table.version() != self._known_version:
+            ids = read_parquet_files(data_files(table, self._folder), schema.VIDEOS, columns=["video_id"])
+            self._known_ids = ids["video_id"].to_numpy()
+            self._known_version = table.version()
+        return self._known_ids
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,55 @@
+"""Facts about an index, for `info` and `failures`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow.compute as pc
+
+from indexer.store.index import IndexStore
+
+
+def describe(store: IndexStore) -> dict[str, Any]:
+    """What the index holds and how it was made."""
+    snapshot = store.snapshot()
+    coverage = snapshot.coverage
+    videos = snapshot.videos
+    return {
+        "index": str(store.path),
+        "videos": videos.num_rows,
+        "partial": pc.sum(videos["partial"]).as_py() or 0,
+        "failed": snapshot.ledger.failed.num_rows,
+        "segments": snapshot.num_segments,
+        "frames": pc.sum(videos["num_frames"]).as_py() or 0,
+        "duration_s": float(pc.sum(videos["duration_s"]).as_py() or 0.0),
+        "size_bytes": sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
+        "model": store.config.model,
+        "model_fingerprint": store.config.model_fingerprint,
+        "embedding_dim": store.config.embedding_dim,
+        "frame_rate_hz": store.config.sampling.frame_rate_hz,
+        "segment_length_s": store.config.sampling.segment_length_s,
+        "vectors": {
+            "kind": coverage.kind,
+            "covered": coverage.covered,
+            "uncovered": coverage.uncovered,
+            "tombstones": coverage.tombstones,
+        },
+        "ledger_version": snapshot.ledger.version,
+        "format_version": store.config.format_version,
+    }
+
+
+def list_failures(store: IndexStore) -> list[dict[str, Any]]:
+    """Videos that could not be indexed, by URI."""
+    failed = store.ledger.snapshot().failed.sort_by("uri")
+    return [
+        {
+            "video": row["uri"],
+            "stage": row["error_stage"],
+            "kind": row["error_kind"],
+            "message": row["error_message"],
+            "attempts": row["attempts"],
+            "tried_at": row["indexed_at"].isoformat(),
+        }
+        for row in failed.to_pylist()
+    ]

@@ -1,0 +1,234 @@
+"""One consistent view of an index: the visible moments of one ledger version, and search over their vectors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from indexer import schema
+from indexer.config import IndexConfig
+from indexer.errors import IndexFormatError
+from indexer.store.delta import read_parquet_file
+from indexer.store.ledger import LedgerSnapshot
+from indexer.store.vectors import VectorFile, list_manifests, open_vector_file
+
+_KEY_COLUMNS = ["segment_id", "video_id", "batch_id", "start_s", "end_s"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How much of a snapshot its vector file covers.
+
+    Attributes:
+        kind: "flat", "hnsw" or "none".
+        covered: visible moments in the vector file.
+        uncovered: visible moments that are scanned exactly.
+        tombstones: rows of the vector file that are no longer visible.
+        damaged: what was wrong with newer vector files that had to be passed over.
+    """
+
+    kind: str
+    covered: int
+    uncovered: int
+    tombstones: int
+    damaged: tuple[str, ...]
+
+
+class SegmentRows:
+    """Which moments are visible, and where each one is stored.
+
+    Attributes:
+        segment_ids, start_s, end_s: numpy arrays [N], one entry a visible moment.
+        video_rows: int64 [N], the row of `videos` that the moment belongs to.
+        file_numbers, file_rows: int64 [N], the file (index into `files`) and the row in it.
+        batch_ids: string [N].
+    """
+
+    def __init__(self, files: Sequence[str], keys: Sequence[pa.Table], videos: pa.Table) -> None:
+        self.files = list(files)
+        table = pa.concat_tables(keys) if keys else schema.SEGMENTS.empty_table().select(_KEY_COLUMNS)
+        file_numbers = np.repeat(np.arange(len(keys)), [key.num_rows for key in keys])
+        file_rows = np.concatenate([np.arange(key.num_rows) for key in keys]) if keys else np.empty(0, np.int64)
+        video_rows = _find(videos["video_id"].to_numpy(), table["video_id"].to_numpy())
+        ledger_batches = videos["batch_id"].combine_chunks().dictionary_encode()
+        batch_of_row = pc.index_in(table["batch_id"], value_set=ledger_batches.dictionary).fill_null(-1).to_numpy()
+        batch_of_video = ledger_batches.indices.to_numpy() if len(videos) else np.empty(0, np.int32)
+        visible = video_rows >= 0
+        visible[visible] = batch_of_row[visible] == batch_of_video[video_rows[visible]]
+        chosen = np.flatnonzero(visible)
+        self.segment_ids = table["segment_id"].to_numpy()[chosen]
+        self.start_s = table["start_s"].to_numpy()[chosen]
+        self.end_s = table["end_s"].to_numpy()[chosen]
+        self.batch_ids = table["batch_id"].combine_chunks().take(pa.array(chosen))
+        self.video_rows = video_rows[chosen]
+        self.file_numbers = file_numbers[chosen]
+        self.file_rows = file_rows[chosen]
+
+    def __len__(self) -> int:
+        return len(self.segment_ids)
+
+
+class Snapshot:
+    """The visible moments and videos of one ledger version. Immutable; open a new one to see later commits."""
+
+    def __init__(self, config: IndexConfig, ledger: LedgerSnapshot, rows: SegmentRows, vectors_folder: Path) -> None:
+        self.config = config
+        self.ledger = ledger
+        self.videos = ledger.indexed
+        self.rows = rows
+        self._vectors_folder = vectors_folder
+
+    @property
+    def num_segments(self) -> int:
+        return len(self.rows)
+
+    def row_of(self, segment_id: int) -> int | None:
+        """Row of a moment by its id, or None if it is not visible."""
+        found = np.flatnonzero(self.rows.segment_ids == segment_id)
+        return int(found[0]) if len(found) else None
+
+    def read(self, rows: Sequence[int] | np.ndarray, columns: list[str]) -> pa.Table:
+        """Columns of `schema.SEGMENTS` for some visible moments, in the order of `rows`.
+
+        Reads only the row groups that hold them.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        parts, order = [], []
+        for number in np.unique(self.rows.file_numbers[rows]):
+            positions = np.flatnonzero(self.rows.file_numbers[rows] == number)
+            parts.append(_read_rows(self.rows.files[number], self.rows.file_rows[rows[positions]], columns))
+            order.append(positions)
+        if not parts:
+            return pa.schema([schema.SEGMENTS.field(name) for name in columns]).empty_table()
+        back = np.argsort(np.concatenate(order), kind="stable")
+        return pa.concat_tables(parts).take(pa.array(back))
+
+    def read_file_by_file(self, columns: list[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """All visible moments, one stored file at a time: (rows of the snapshot, their columns)."""
+        by_file = np.argsort(self.rows.file_numbers, kind="stable")
+        starts = np.flatnonzero(np.diff(self.rows.file_numbers[by_file], prepend=-1))
+        for rows in np.split(by_file, starts)[1:]:
+            table = read_parquet_file(self.rows.files[self.rows.file_numbers[rows[0]]], columns)
+            yield rows, table.take(pa.array(self.rows.file_rows[rows]))
+
+    def embeddings(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Fused vectors float32 [N, dim] of all visible moments, or of some of them in the given order."""
+        wanted = np.arange(len(self.rows)) if rows is None else np.asarray(rows, dtype=np.int64)
+        if rows is not None and len(rows) < len(self.rows) // 4:
+            return _vectors(self.read(wanted, ["embedding"]), self.config.embedding_dim)
+        result = np.empty((len(self.rows), self.config.embedding_dim), dtype=np.float32)
+        for file_rows, table in self.read_file_by_file(["embedding"]):
+            result[file_rows] = _vectors(table, self.config.embedding_dim)
+        return result[wanted]
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest visible moments: the vector file, plus an exact scan of what it does not cover.
+
+        Args:
+            queries: float32 [Q, dim], length 1.
+            k: moments wanted a query.
+
+        Returns:
+            Scores float32 [Q, K] and rows int64 [Q, K], best first, with K = min(k, moments); every row is a real one
+            unless an approximate index found fewer (-1, score -inf).
+        """
+        k = min(k, len(self.rows))
+        scores = np.empty((len(queries), 0), np.float32)
+        rows = np.empty((len(queries), 0), np.int64)
+        file, file_to_row, _ = self._vector_state
+        if file is not None and k:
+            allowed = file_to_row >= 0
+            found_scores, found = file.search(queries, k, None if allowed.all() else allowed)
+            rows = np.where(found >= 0, file_to_row[found], -1)
+            scores = np.where(rows >= 0, found_scores, -np.inf)
+        uncovered, vectors = self._uncovered
+        if len(uncovered):
+            scores = np.hstack([scores, queries @ vectors.T])
+            rows = np.hstack([rows, np.broadcast_to(uncovered, (len(queries), len(uncovered)))])
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+
+    @property
+    def coverage(self) -> Coverage:
+        file, file_to_row, damaged = self._vector_state
+        covered = int((file_to_row >= 0).sum())
+        return Coverage(
+            kind=file.manifest.kind if file else "none",
+            covered=covered,
+            uncovered=len(self.rows) - covered,
+            tombstones=len(file_to_row) - covered,
+            damaged=damaged,
+        )
+
+    @functools.cached_property
+    def _vector_state(self) -> tuple[VectorFile | None, np.ndarray, tuple[str, ...]]:
+        """The newest usable vector file, the visible row of each of its rows (-1: gone), and what was damaged."""
+        damaged = []
+        for manifest in list_manifests(self._vectors_folder):
+            if manifest.dim != self.config.embedding_dim:
+                continue
+            try:
+                file = open_vector_file(self._vectors_folder, manifest)
+            except IndexFormatError as error:
+                damaged.append(str(error))
+                continue
+            return file, self._visible_rows(file), tuple(damaged)
+        return None, np.empty(0, np.int64), tuple(damaged)
+
+    def _visible_rows(self, file: VectorFile) -> np.ndarray:
+        rows = _find(self.rows.segment_ids, file.segment_ids)
+        same_batch = np.zeros(len(rows), dtype=bool)
+        found = rows >= 0
+        ours = self.rows.batch_ids.take(pa.array(rows[found]))
+        theirs = file.batch_ids.filter(pa.array(found))
+        same_batch[found] = pc.equal(ours, theirs.cast(ours.type)).to_numpy(zero_copy_only=False)
+        return np.where(same_batch, rows, -1)
+
+    @functools.cached_property
+    def _uncovered(self) -> tuple[np.ndarray, np.ndarray]:
+        _, file_to_row, _ = self._vector_state
+        covered = np.zeros(len(self.rows), dtype=bool)
+        covered[file_to_row[file_to_row >= 0]] = True
+        rows = np.flatnonzero(~covered)
+        return rows, self.embeddings(rows) if len(rows) else np.empty((0, self.config.embedding_dim), np.float32)
+
+
+def read_keys(file: str) -> pa.Table:
+    """The columns of a segment file that decide visibility."""
+    return read_parquet_file(file, _KEY_COLUMNS).cast(pa.schema([schema.SEGMENTS.field(name) for name in _KEY_COLUMNS]))
+
+
+def _find(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
+    """Position of each needle in the haystack of unique numbers, -1 where it is not there."""
+    if len(haystack) == 0:
+        return np.full(len(needles), -1, dtype=np.int64)
+    order = np.argsort(haystack)
+    positions = np.searchsorted(haystack, needles, sorter=order)
+    candidates = order[np.minimum(positions, len(haystack) - 1)]
+    return np.where(haystack[candidates] == needles, candidates, -1)
+
+
+def _vectors(table: pa.Table, dim: int) -> np.ndarray:
+    column = table["embedding"].combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, dim)
+
+
+def _read_rows(file: str, rows: np.ndarray, columns: list[str]) -> pa.Table:
+    try:
+        with pq.ParquetFile(file) as parquet:
+            ends = np.cumsum([parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)])
+            groups = np.searchsorted(ends, rows, side="right")
+            used = np.unique(groups)
+            starts = np.concatenate([[0], ends[:-1]])
+            table = parquet.read_row_groups(used.tolist(), columns=columns, use_threads=False).select(columns)
+            offsets = np.concatenate([[0], np.cumsum(ends[used] - starts[used])])[:-1]
+            return table.take(pa.array(offsets[np.searchsorted(used, groups)] + rows - starts[groups]))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise IndexFormatError(f"the file {file!r} cannot be read: {' '.join(str(error).split())[:200]}") from error

@@ -1,0 +1,104 @@
+"""Do the tables, the files and the vectors of an index agree?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from indexer.errors import IndexDirectoryError
+from indexer.store.delta import open_delta
+from indexer.store.index import IndexStore
+from indexer.store.snapshot import Snapshot
+from indexer.store.vectors import list_manifests, open_vector_file
+
+_NORM_TOLERANCE = 1e-3
+_VECTORS_COMPARED = 256
+
+
+def verify(store: IndexStore) -> list[str]:
+    """Checks an index from end to end. Nothing is changed.
+
+    Returns:
+        One line a problem; empty when all agree.
+    """
+    try:
+        return [*_file_problems(store), *_snapshot_problems(store.snapshot()), *_vector_problems(store)]
+    except IndexDirectoryError as error:
+        return [str(error)]
+
+
+def _file_problems(store: IndexStore) -> Iterator[str]:
+    """Every committed file is there with the size that the log states."""
+    for folder in (store.path / "videos", store.path / "segments"):
+        actions = pa.table(open_delta(folder).get_add_actions(flatten=True)).select(["path", "size_bytes"])
+        for action in actions.to_pylist():
+            path = folder / action["path"]
+            if not path.is_file():
+                yield f"the file {_shown(path)} is in the log but missing: restore it, or index its videos again"
+            elif path.stat().st_size != action["size_bytes"]:
+                yield f"the file {_shown(path)} has {path.stat().st_size} bytes, the log says {action['size_bytes']}"
+
+
+def _snapshot_problems(snapshot: Snapshot) -> Iterator[str]:
+    ids = snapshot.ledger.videos["video_id"].to_numpy()
+    if len(np.unique(ids)) != len(ids):
+        yield f"the ledger names {len(ids) - len(np.unique(ids))} videos more than once"
+    segment_ids = snapshot.rows.segment_ids
+    if len(np.unique(segment_ids)) != len(segment_ids):
+        yield f"{len(segment_ids) - len(np.unique(segment_ids))} moments are there more than once"
+    found = np.bincount(snapshot.rows.video_rows, minlength=snapshot.videos.num_rows)
+    expected = snapshot.videos["num_segments"].to_numpy()
+    for row in np.flatnonzero(found != expected)[:10]:
+        uri = snapshot.videos["uri"][int(row)].as_py()
+        yield f"the video {uri!r} has {found[row]} moments, the ledger says {expected[row]}: index it again"
+    feature_bytes = 2 * int(np.prod(snapshot.config.feature_shape))
+    for _, table in snapshot.read_file_by_file(["embedding", "num_frames", "frame_features"]):
+        yield from _row_problems(table, snapshot.config.embedding_dim, feature_bytes)
+
+
+def _row_problems(table: pa.Table, dim: int, feature_bytes: int) -> Iterator[str]:
+    lengths = pc.list_value_length(table["embedding"])
+    if not pc.all(pc.equal(lengths, dim)).as_py():
+        yield f"some embeddings do not have {dim} numbers"
+        return
+    vectors = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+    off = int((np.abs(np.linalg.norm(vectors, axis=1) - 1) > _NORM_TOLERANCE).sum())
+    if off:
+        yield f"{off} embeddings do not have length 1"
+    sizes = pc.binary_length(table["frame_features"]).to_numpy()
+    if (sizes != feature_bytes * table["num_frames"].to_numpy()).any():
+        yield "some frame features do not have the size that their number of frames asks for"
+
+
+def _vector_problems(store: IndexStore) -> Iterator[str]:
+    """The newest vector file is whole, and its vectors are those of the table."""
+    snapshot = store.snapshot()
+    manifests = list(list_manifests(store.vectors_folder))
+    if snapshot.num_segments and not manifests:
+        yield "there is no vector file: run `videobert index` again to build it (search works, more slowly)"
+    for manifest in manifests[:1]:
+        try:
+            file = open_vector_file(store.vectors_folder, manifest)
+        except IndexDirectoryError as error:
+            yield f"{error}: run `videobert index` again to rebuild it"
+            continue
+        visible = {
+            (s, b): row
+            for row, (s, b) in enumerate(
+                zip(snapshot.rows.segment_ids.tolist(), snapshot.rows.batch_ids.to_pylist(), strict=True)
+            )
+        }
+        keys = zip(file.segment_ids.tolist(), file.batch_ids.to_pylist(), strict=True)
+        pairs = [(i, visible[key]) for i, key in enumerate(keys) if key in visible]
+        pairs = pairs[:: max(1, len(pairs) // _VECTORS_COMPARED)]
+        stored = file.reconstruct(np.array([i for i, _ in pairs]))
+        if pairs and not np.allclose(stored, snapshot.embeddings(np.array([row for _, row in pairs])), atol=1e-5):
+            yield f"the vector file {manifest.name} holds other vectors than the table: run `videobert index` again"
+
+
+def _shown(path: Path) -> str:
+    return repr(str(path))

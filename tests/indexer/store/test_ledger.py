@@ -1,0 +1,85 @@
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from indexer import schema
+from indexer.errors import IndexFormatError
+from indexer.store.ledger import Ledger
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    Ledger.create(tmp_path / "videos")
+    return Ledger(tmp_path / "videos")
+
+
+def table(*rows):
+    return pa.Table.from_pylist(list(rows), schema=schema.VIDEOS)
+
+
+def uris(ledger: Ledger, version: int | None = None) -> list[str]:
+    return sorted(ledger.snapshot(version).videos["uri"].to_pylist())
+
+
+def test_commit_adds_videos(ledger, row_of):
+    ledger.commit(table(row_of("/a"), row_of("/b")))
+    ledger.commit(table(row_of("/c")))
+    assert uris(ledger) == ["/a", "/b", "/c"]
+
+
+def test_commit_replaces_a_known_video_and_adds_a_new_one_in_one_version(ledger, row_of):
+    before = ledger.commit(table(row_of("/a"), row_of("/b")))
+    after = ledger.commit(table(row_of("/a", batch_id="b9"), row_of("/c")))
+    assert after == before + 1
+    rows = {row["uri"]: row["batch_id"] for row in ledger.snapshot().videos.to_pylist()}
+    assert rows == {"/a": "b9", "/b": "b0", "/c": "b0"}
+
+
+def test_remove_takes_out_known_videos_and_ignores_others(ledger, row_of):
+    ledger.commit(table(row_of("/a"), row_of("/b")))
+    ledger.remove([schema.video_id("/a"), 12345])
+    assert uris(ledger) == ["/b"]
+    assert ledger.remove([12345]) == ledger.version()
+
+
+def test_an_older_version_stays_readable(ledger, row_of):
+    before = ledger.commit(table(row_of("/a")))
+    ledger.remove([schema.video_id("/a")])
+    assert uris(ledger, before) == ["/a"]
+    assert uris(ledger) == []
+
+
+def test_a_commit_of_somebody_else_in_between_is_not_lost(ledger, row_of):
+    other = Ledger(ledger._folder)
+    ledger.commit(table(row_of("/a")))
+    other.commit(table(row_of("/b")))
+    ledger.commit(table(row_of("/a", batch_id="new"), row_of("/b", batch_id="new")))
+    assert [row["batch_id"] for row in ledger.snapshot().videos.to_pylist()] == ["new", "new"]
+
+
+def test_concurrent_writers_neither_lose_nor_duplicate_a_video(ledger, row_of):
+    def write(worker: int) -> None:
+        own = Ledger(ledger._folder)
+        for i in range(4):
+            own.commit(table(row_of(f"/own/{worker}/{i}"), row_of("/shared", batch_id=f"w{worker}")))
+
+    threads = [threading.Thread(target=write, args=(worker,)) for worker in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert uris(ledger) == sorted([f"/own/{w}/{i}" for w in range(3) for i in range(4)] + ["/shared"])
+
+
+def test_every_column_is_documented_and_survives_a_round_trip(ledger, row_of):
+    row = row_of("/a", title="Ein Titel ✓", fps=29.97, rotation_deg=90, has_audio=True, warning="cut short")
+    ledger.commit(table(row))
+    assert ledger.snapshot().videos.to_pylist() == [row]
+    assert all(field.metadata[b"meaning"] for field in [*schema.VIDEOS, *schema.SEGMENTS])
+
+
+def test_a_missing_table_is_reported(tmp_path):
+    with pytest.raises(IndexFormatError, match="no readable table"):
+        Ledger(tmp_path / "nothing").snapshot()
