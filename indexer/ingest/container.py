@@ -1,0 +1,178 @@
+"""Open a video file with FFmpeg and decode its picture, going on past damage as FFmpeg does."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import av
+import av.error
+import av.logging
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from indexer.errors import VideoError
+from indexer.ingest.paths import read_error
+
+av.logging.set_level(None)
+
+MAX_ERRORS_IN_A_ROW = 5000  # packets; after that the rest of the file is taken for garbage
+OPEN_OPTIONS = {"protocol_whitelist": "file"}  # a playlist posing as a video must not open network addresses
+
+
+def open_container(path: str) -> InputContainer:
+    """Opens by content, not by extension.
+
+    Raises:
+        VideoError: stage "read" (not there, empty, no permission) or "open" (not a video).
+    """
+    _require_readable_file(path)
+    try:
+        with ffmpeg_errors("open"):
+            return av.open(os.path.abspath(path), metadata_errors="replace", options=OPEN_OPTIONS)
+    except (av.error.InvalidDataError, UnicodeDecodeError) as error:
+        raise VideoError("open", "NotAVideo", "not a video file, or its header is damaged or missing") from error
+
+
+def _require_readable_file(path: str) -> None:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise read_error(error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoError("read", "NotAFile", "not a regular file")
+    if status.st_size == 0:
+        raise VideoError("read", "EmptyFile", "the file is empty (0 bytes)")
+
+
+@contextmanager
+def ffmpeg_errors(stage: str) -> Iterator[None]:
+    """Turns what FFmpeg and Python raise into VideoErrors; invalid data while opening is left to the caller."""
+    try:
+        yield
+    except MemoryError as error:
+        raise VideoError(stage, "OutOfMemory", "decoding needs more memory than the decoder may use") from error
+    except (FileNotFoundError, PermissionError) as error:
+        raise read_error(error) from error
+    except av.error.InvalidDataError as error:
+        if stage == "open":
+            raise
+        raise VideoError(stage, "DamagedData", "the file is damaged") from error
+    except av.error.FFmpegError as error:
+        raise VideoError(
+            stage, "Unreadable", f"FFmpeg cannot read it: {error.strerror or type(error).__name__}"
+        ) from error
+
+
+def choose_stream(container: InputContainer, max_pixels: int) -> VideoStream:
+    """The stream that is the film: not cover art unless there is nothing else; then FFmpeg's own choice.
+
+    Raises:
+        VideoError: stage "open".
+    """
+    streams = list(container.streams.video)
+    if not streams:
+        held = "only audio" if container.streams.audio else "no audio either"
+        raise VideoError("open", "NoVideoStream", f"no video stream: the file holds {held}")
+    decodable = [stream for stream in streams if stream.codec_context is not None]
+    if not decodable:
+        raise VideoError("open", "UnsupportedCodec", "this FFmpeg has no decoder for the video stream")
+    films = [stream for stream in decodable if not is_cover_art(stream)] or decodable
+    best = container.streams.best("video")
+    stream = next((film for film in films if best is not None and film.index == best.index), films[0])
+    require_size(stream.codec_context.width, stream.codec_context.height, max_pixels)
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def is_cover_art(stream: VideoStream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def require_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        text = f"the picture is {width} x {height} pixels; at most {max_pixels / 1e6:.0f} million pixels are decoded"
+        raise VideoError("open", "TooLarge", text)
+
+
+@dataclass(kw_only=True)
+class Damage:
+    """What went wrong while a file was being read, and how far it went on."""
+
+    first_at_s: float | None = None
+    num_packets: int = 0
+    num_in_a_row: int = 0
+    encrypted: bool = False
+    other_streams_end_s: float = 0.0  # tells a short picture with long sound from a file that was cut off
+
+    def note(self, at_s: float | None) -> None:
+        if not self.num_packets:
+            self.first_at_s = at_s
+        self.num_packets += 1
+        self.num_in_a_row += 1
+
+    def describe(self) -> str | None:
+        if not self.num_packets:
+            return None
+        place = "" if self.first_at_s is None else f" at {self.first_at_s:.1f} s"
+        more = f", the first of {self.num_packets} damaged packets" if self.num_packets > 1 else ""
+        return f"damaged data{place}{more}"
+
+
+def decode_frames(
+    container: InputContainer, stream: VideoStream, damage: Damage, on_packet: Callable[[], None] | None = None
+) -> Iterator[VideoFrame]:
+    """Every frame of the stream, in decoding order. Errors are noted in `damage` and skipped.
+
+    A plan that seeks or decodes key frames only would take this function's place.
+    """
+    origin_s = (container.start_time or 0) / av.time_base
+    for packet in _packets(container, damage):
+        if on_packet is not None:
+            on_packet()
+        if packet.stream.index != stream.index:  # `packet.stream_index` is unset in the packets that flush
+            damage.other_streams_end_s = max(damage.other_streams_end_s, (_end_s(packet) or 0.0) - origin_s)
+            continue
+        damage.encrypted = damage.encrypted or packet.has_sidedata("encryption_info")
+        try:
+            frames = packet.decode()
+            damage.num_in_a_row = 0
+        except MemoryError:
+            raise
+        except av.error.FFmpegError:
+            start_s = _start_s(packet)
+            damage.note(None if start_s is None else max(0.0, start_s - origin_s))
+            frames = []
+        yield from frames
+        if damage.num_in_a_row >= MAX_ERRORS_IN_A_ROW:
+            return
+
+
+def _packets(container: InputContainer, damage: Damage) -> Iterator[Packet]:
+    """All packets, and after an error of the container itself what the decoders still hold."""
+    try:
+        yield from container.demux()
+    except MemoryError:
+        raise
+    except av.error.FFmpegError:
+        damage.note(None)
+        for stream in container.streams.video:
+            flush = Packet()
+            flush.stream = stream
+            yield flush
+
+
+def _start_s(packet: Packet) -> float | None:
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    return None if stamp is None else float(stamp * packet.time_base)
+
+
+def _end_s(packet: Packet) -> float | None:
+    start_s = _start_s(packet)
+    return None if start_s is None else start_s + float((packet.duration or 0) * packet.time_base)

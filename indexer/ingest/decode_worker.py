@@ -1,0 +1,130 @@
+"""The child process of `guard.GuardedDecoder`: `python -m indexer.ingest.decode_worker PARENT_PID MEMORY_BYTES`.
+
+Reads one request after another from stdin and answers with messages on stdout (see `wire.py`): info, frames, alive
+(every half second in which packets were decoded), then end or error. It dies with its parent, and ignores Ctrl-C:
+the parent decides.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+import time
+from dataclasses import asdict
+from typing import Any, BinaryIO
+
+from indexer.errors import VideoError
+from indexer.ingest import wire
+from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo, read_video
+
+ALIVE_INTERVAL_S = 0.5
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    parent_pid, memory_bytes = int(arguments[0]), int(arguments[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent(parent_pid)
+    _limit_memory(memory_bytes)
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+    _close_standard_streams()
+    worker = _Worker(answers)
+    while True:
+        try:
+            request = _next_request(requests)
+        except EOFError:
+            return 0
+        worker.answer(request)
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    """Asks Linux to kill this process when the thread that started it ends; elsewhere the closed pipes do it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(0)
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":  # elsewhere RLIMIT_AS is refused or means nothing
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _close_standard_streams() -> None:
+    """A library that prints must not end up in the middle of a message."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+
+
+def _next_request(requests: BinaryIO) -> dict[str, Any]:
+    def read_exactly(length: int) -> bytearray:
+        data = requests.read(length)
+        if len(data) < length:
+            raise EOFError
+        return bytearray(data)
+
+    return wire.unpack(read_exactly)[0]
+
+
+class _Worker:
+    def __init__(self, answers: Any) -> None:
+        self._answers = answers
+        self._alive_at = 0.0
+        self._pixels: object = None  # those of the last frame sent
+
+    def answer(self, request: dict[str, Any]) -> None:
+        limits = DecodeLimits(**request.pop("limits"))
+        try:
+            for message in read_video(**request, limits=limits, on_packet=self._alive):
+                self._send(message)
+        except BrokenPipeError:
+            raise
+        except VideoError as error:
+            self._write_error(error)
+        except Exception as error:  # the boundary of one video: what we did not foresee must name itself to the parent
+            self._write_error(VideoError("decode", "Unexpected", f"{type(error).__name__}: {error}"))
+        self._pixels = None
+
+    def _write_error(self, error: VideoError) -> None:
+        self._write({"type": "error", "stage": error.stage, "kind": error.kind, "message": error.message})
+
+    def _send(self, message: VideoInfo | SampledFrame | DecodeEnd) -> None:
+        if isinstance(message, SampledFrame):
+            self._send_frame(message)
+        else:
+            self._write({"type": "info" if isinstance(message, VideoInfo) else "end", **asdict(message)})
+
+    def _send_frame(self, frame: SampledFrame) -> None:
+        head = {"type": "frame", "time_s": frame.time_s, "target_s": frame.target_s}
+        if frame.pixels is self._pixels:
+            self._write({**head, "again": True})
+            return
+        self._pixels = frame.pixels
+        bodies = [frame.pixels.tobytes(), *([] if frame.thumbnail is None else [frame.thumbnail])]
+        self._write(head, *bodies)
+
+    def _alive(self) -> None:
+        if time.monotonic() - self._alive_at > ALIVE_INTERVAL_S:
+            self._write({"type": "alive"})
+
+    def _write(self, head: dict[str, Any], *bodies: bytes) -> None:
+        self._alive_at = time.monotonic()
+        for buffer in wire.pack(head, *bodies):
+            rest = memoryview(buffer)
+            while rest:
+                rest = rest[self._answers.write(rest) :]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BrokenPipeError:
+        os._exit(0)

@@ -1,0 +1,221 @@
+"""Decode in a child process that may hang, crash or run out of memory without taking the indexer along.
+
+    parent: GuardedDecoder ──request──▶ child: decode_worker ──info, frames, alive, end─▶ parent
+
+No signal or thread can stop a decoder that hangs inside native code; killing its process can. The child is kept
+from one video to the next, since starting one takes some 0.2 s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from indexer.errors import VideoError
+from indexer.ingest import wire
+from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo
+
+READ_BYTES = 1 << 20
+_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+
+
+class _ChildTimedOutError(Exception):
+    pass
+
+
+class _ChildDiedError(Exception):
+    pass
+
+
+class GuardedDecoder:
+    """Reads one video at a time in a child process. Not for use by several threads at once.
+
+    A child that sends nothing for `timeout_s` is killed (VideoError kind TimedOut); one that dies raises kind
+    DecoderCrashed. If neither info nor frame had been yielded, the video is tried once more in a new child first.
+    Time in which the caller does not ask for the next frame does not count.
+
+    Args:
+        timeout_s: seconds without any progress, not seconds a video.
+        memory_bytes: address space of the child; more makes a video fail as OutOfMemory.
+        limits: see `DecodeLimits`.
+        command: what to run as the child; for tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_s: float = 60.0,
+        memory_bytes: int = 4 << 30,
+        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 (frozen)
+        command: Sequence[str] | None = None,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._limits = limits
+        own_command = [sys.executable, "-m", "indexer.ingest.decode_worker", str(os.getpid()), str(memory_bytes)]
+        self._command = list(command) if command is not None else own_command
+        self._child: _Child | None = None
+
+    def read_video(
+        self, path: str, *, frame_rate_hz: float, size_px: int, thumbnails: bool = True
+    ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
+        """The stream of `video.read_video`, decoded in the child. Starting another read ends the one before it.
+
+        Raises:
+            VideoError: what `video.read_video` raises; and stage "decode", kinds TimedOut and DecoderCrashed.
+        """
+        request = {
+            "path": os.path.abspath(path),
+            "frame_rate_hz": frame_rate_hz,
+            "size_px": size_px,
+            "thumbnails": thumbnails,
+            "limits": asdict(self._limits),
+        }
+        for last_try in (False, True):
+            yielded = False
+            try:
+                for message in self._stream(request):
+                    yielded = True
+                    yield message
+                return
+            except (_ChildTimedOutError, _ChildDiedError) as error:
+                if yielded or last_try:
+                    raise self._as_video_error(error) from error
+
+    def close(self) -> None:
+        """Ends the child. The decoder can be used again; it then starts a new one."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def __enter__(self) -> GuardedDecoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _stream(self, request: dict[str, Any]) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
+        """One try. Whatever ends it early, a consumer that stops included, ends the child: its pipe is half read."""
+        child = self._ready_child()
+        finished = False
+        try:
+            child.send(request)
+            for message in child.messages(request["size_px"]):
+                finished = isinstance(message, (DecodeEnd, VideoError))
+                if isinstance(message, VideoError):
+                    raise message
+                yield message
+        finally:
+            child.busy = False
+            if not finished:
+                child.kill()
+
+    def _ready_child(self) -> _Child:
+        if self._child is not None and (self._child.busy or not self._child.is_running()):
+            self.close()
+        if self._child is None:
+            self._child = _Child(self._command, self._timeout_s)
+        self._child.busy = True
+        return self._child
+
+    def _as_video_error(self, error: Exception) -> VideoError:
+        if isinstance(error, _ChildTimedOutError):
+            return VideoError("decode", "TimedOut", f"the decoder made no progress for {self._timeout_s:g} s")
+        return VideoError("decode", "DecoderCrashed", f"the decoder crashed ({error})")
+
+
+class _Child:
+    """The child process and its two pipes."""
+
+    def __init__(self, command: Sequence[str], timeout_s: float) -> None:
+        paths = [_PACKAGE_PARENT, *filter(None, [os.environ.get("PYTHONPATH")])]
+        threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each would take address space of its own
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"},
+            start_new_session=True,  # Ctrl-C goes to the parent alone
+            bufsize=0,
+        )
+        self._timeout_s = timeout_s
+        self.busy = False
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, request: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            for buffer in wire.pack(request):
+                self._process.stdin.write(buffer)
+        except OSError as error:
+            raise _ChildDiedError(self._how_it_died()) from error
+
+    def messages(self, size_px: int) -> Iterator[VideoInfo | SampledFrame | DecodeEnd | VideoError]:
+        """Everything that the child says about one video; the last is a DecodeEnd or a VideoError."""
+        pixels, thumbnail = np.empty((0, 0, 3), np.uint8), None
+        while True:
+            try:
+                head, bodies = wire.unpack(self._read_exactly)
+                kind = head.pop("type")
+                if kind == "frame":
+                    if not head.pop("again", False):
+                        pixels = np.frombuffer(bodies[0], np.uint8).reshape(size_px, size_px, 3)
+                        thumbnail = bytes(bodies[1]) if len(bodies) > 1 else None
+                    yield SampledFrame(pixels=pixels, thumbnail=thumbnail, **head)
+                elif kind == "info":
+                    yield VideoInfo(**head)
+                elif kind == "end":
+                    yield DecodeEnd(**head)
+                    return
+                elif kind == "error":
+                    yield VideoError(**head)
+                    return
+            except (wire.WireError, ValueError, KeyError, TypeError, IndexError) as error:
+                raise _ChildDiedError("it sent nonsense") from error
+
+    def _read_exactly(self, length: int) -> bytearray:
+        assert self._process.stdout is not None
+        fd = self._process.stdout.fileno()
+        data = bytearray(length)
+        view, filled = memoryview(data), 0
+        poller = select.poll()  # not select.select, which fails above 1024 open files
+        poller.register(fd, select.POLLIN)
+        deadline = time.monotonic() + self._timeout_s
+        while filled < length:
+            if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise _ChildTimedOutError
+            num_read = os.readv(fd, [view[filled:]])
+            if num_read == 0:
+                raise _ChildDiedError(self._how_it_died())
+            filled += num_read
+        return data
+
+    def _how_it_died(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(timeout=5)
+            return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return "it closed its pipe"
+
+    def kill(self) -> None:
+        self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel, e.g. on a dead network disk
+            self._process.wait(timeout=5)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
