@@ -1,0 +1,106 @@
+"""What every verb shares: stdout is data, stderr everything else, errors are one line, exit codes the contract."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NoReturn
+
+import typer
+
+from indexer.errors import VideoBertSearchError
+from model.errors import ModelError
+
+# Typer carries its own copy of Click; this is that copy's root of errors in the arguments.
+_ClickError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_SOME_FAILED = 0, 1, 2, 3
+
+JsonOption = typer.Option(False, "--json", help="Machine-readable output on stdout.")
+IndexArgument = typer.Argument(help="Folder of an index.", show_default=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on one line of stdout."""
+    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Text without control characters, so that a file name cannot drive the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = ()) -> None:
+    """A plain table on stdout; as wide as it needs to be where stdout is no terminal.
+
+    Args:
+        columns: headings.
+        rows: cells; control characters are made visible.
+        right: headings of the columns that are aligned to the right.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:07.5, 12:03.0 or 1:02:03.0."""
+    minutes, rest = divmod(round(seconds, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
+
+
+def run(command: Callable[[], Any], *, debug: bool) -> NoReturn:
+    """Runs the command line and exits as the contract says: errors of ours are one line on stderr.
+
+    Args:
+        command: parses the arguments and does the work; what it returns is the exit code, None is 0.
+        debug: show the traceback of errors too.
+    """
+    try:
+        code = command() or EXIT_DONE
+    except (typer.Abort, KeyboardInterrupt):
+        code = _stopped()
+    except _ClickError as error:
+        say(f"error: {_usage_line(error)}")
+        code = EXIT_USAGE
+    except (VideoBertSearchError, ModelError) as error:
+        if debug:
+            raise
+        say(f"error: {error}")
+        code = error.exit_code
+    except BrokenPipeError:
+        # The reader of stdout (head, less) has gone: nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_DONE
+    except (OSError, MemoryError) as error:
+        if debug:
+            raise
+        say(f"error: {error}")
+        code = EXIT_FAILED
+    sys.exit(code)
+
+
+def _stopped() -> int:
+    say("stopped; what was committed is kept, and the same command goes on from there")
+    return EXIT_FAILED
+
+
+def _usage_line(error: Any) -> str:
+    line = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    return f"{line} (try `{context.command_path} --help`)" if context else line

@@ -1,0 +1,91 @@
+"""`videobert index`: bring an index up to date with its sources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from indexer.cli import console
+from indexer.cli.app import app
+from indexer.cli.progress import ProgressDisplay
+from indexer.config import DEFAULT_MODEL, RunConfig, SamplingConfig
+
+if TYPE_CHECKING:
+    from indexer.pipeline import RunSummary
+
+
+@app.command(epilog="Example: videobert index my-videos --into my-index")
+def index(
+    sources: list[str] = typer.Argument(
+        metavar="SOURCE...",
+        help="Video files, folders, quoted globs, or manifests (.txt, .csv, .parquet with a path column).",
+        show_default=False,
+    ),
+    into: str = typer.Option(
+        ..., "--into", metavar="INDEX", help="Folder of the index; created if new.", show_default=False
+    ),
+    model: str = typer.Option(DEFAULT_MODEL, help="Model preset."),
+    fps: float = typer.Option(SamplingConfig.frame_rate_hz, "--fps", help="Frames looked at per second of video."),
+    segment_length: float = typer.Option(
+        SamplingConfig.segment_length_s, "--segment-length", metavar="SECONDS", help="Longest moment."
+    ),
+    prune: bool = typer.Option(False, "--prune", help="Remove videos that the sources no longer hold."),
+    retry_failed: bool = typer.Option(False, "--retry-failed", help="Try failed videos again, even if unchanged."),
+    limit: int | None = typer.Option(
+        None, min=1, help="Stop after this many new or changed videos.", show_default=False
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be done, and do nothing."),
+    address: str | None = typer.Option(
+        None,
+        metavar="RAY",
+        help='Ray cluster to join, e.g. "auto"; without it Ray runs on this machine.',
+        show_default=False,
+    ),
+    workers: int | None = typer.Option(
+        None, min=1, help="Encoding processes; one a core (or GPU) if not given.", show_default=False
+    ),
+    device: str = typer.Option(RunConfig.device, help="cpu, cuda or auto."),
+    json: bool = console.JsonOption,
+) -> int:
+    """Index videos: new ones are added, changed ones replaced, unchanged ones skipped.
+
+    A run that was stopped or killed goes on where it was when the same command is run again.
+    """
+    from indexer.pipeline import RunSummary, files_to_encode, index_videos, plan_run
+
+    sampling = SamplingConfig(frame_rate_hz=fps, segment_length_s=segment_length)
+    run = RunConfig(
+        address=address, num_workers=workers, device=device, limit=limit, prune=prune, retry_failed=retry_failed
+    )
+    if dry_run:
+        plan, missing = plan_run(sources, into, run)
+        summary = RunSummary(
+            indexed=len(files_to_encode(plan, run)),
+            unchanged=len(plan.unchanged),
+            failed=len(missing),
+            removed=len(plan.vanished) if prune else 0,
+        )
+        _report(summary, json=json, prefix="dry run, nothing done: ")
+        return console.EXIT_DONE
+    with ProgressDisplay() as display:
+        summary = index_videos(sources, into, model=model, sampling=sampling, run=run, on_progress=display.update)
+    _report(summary, json=json)
+    if summary.failed:
+        console.say(f"{summary.failed} videos failed: see `videobert failures {into}`")
+    return console.EXIT_SOME_FAILED if summary.failed else console.EXIT_DONE
+
+
+def _report(summary: RunSummary, *, json: bool, prefix: str = "") -> None:
+    if json:
+        console.print_json(summary.to_dict())
+        return
+    if not (summary.indexed or summary.segments or summary.removed or summary.video_s):
+        print(f"{prefix}nothing changed: {summary.unchanged} videos are in the index already ({summary.wall_s:.1f} s)")
+        return
+    speed = f", {summary.video_s / summary.wall_s:.1f} x real time" if summary.wall_s and summary.video_s else ""
+    print(
+        f"{prefix}{summary.indexed} indexed, {summary.unchanged} unchanged, {summary.failed} failed, "
+        f"{summary.removed} removed; {summary.segments} moments from {console.clock(summary.video_s)} of video "
+        f"in {summary.wall_s:.1f} s{speed}"
+    )

@@ -1,0 +1,230 @@
+"""`VideoIndex`: an index opened for questions. Loads no Ray; loads the text encoder at the first query."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexer.errors import IndexSettingsError, UsageError
+from indexer.query.calibration import Calibration
+from indexer.query.inputs import check_k, check_labels, check_query
+from indexer.query.labels import zero_shot
+from indexer.query.moments import Hit, MergedHit, merge_hits
+from indexer.query.results import ClassifiedMoment, Label, Moment, SearchResult
+from indexer.store.index import IndexStore
+from indexer.store.snapshot import Coverage
+from model.weights import load_text_encoder, model_facts
+
+# How many segments a moment is allowed to swallow before more are fetched.
+_FETCH_FACTOR = 3
+
+
+class VideoIndex:
+    """An index, opened for search and classification.
+
+    It sees the version that was newest when it was opened; `reload` moves on to the newest.
+
+        index = VideoIndex.open("demo-data/index")
+        for moment in index.search("a dog on a skateboard", k=5).results:
+            print(moment.video, moment.start_s, moment.end_s, moment.score)
+    """
+
+    def __init__(self, store: IndexStore) -> None:
+        self._store = store
+        self._snapshot = store.snapshot()
+
+    @classmethod
+    def open(cls, path: str | Path) -> VideoIndex:
+        """Opens an index.
+
+        Raises:
+            IndexNotFoundError: there is none at the path.
+            IndexFormatError: it is of another format, or damaged.
+        """
+        return cls(IndexStore.open(path))
+
+    def reload(self) -> bool:
+        """Moves on to the newest version. Returns whether there was a newer one."""
+        if self._store.ledger.version() == self._snapshot.ledger.version:
+            return False
+        self._snapshot = self._store.snapshot()
+        self.__dict__.pop("_calibration", None)
+        return True
+
+    @property
+    def path(self) -> Path:
+        return self._store.path
+
+    @property
+    def num_segments(self) -> int:
+        """Visible moments."""
+        return self._snapshot.num_segments
+
+    @property
+    def num_videos(self) -> int:
+        """Videos that are indexed; failed ones do not count."""
+        return self._snapshot.videos.num_rows
+
+    @property
+    def videos(self) -> list[str]:
+        """URIs of the indexed videos, sorted."""
+        return sorted(self._snapshot.videos["uri"].to_pylist())
+
+    @property
+    def coverage(self) -> Coverage:
+        """How much of this version the vector file covers."""
+        return self._snapshot.coverage
+
+    def search(self, query: str, k: int = 10) -> SearchResult:
+        """Finds the k moments that fit a text best.
+
+        Args:
+            query: what the moment shows, in English.
+            k: moments wanted, 1 to 1000.
+
+        Raises:
+            UsageError: the query is empty or too long, or k is out of range.
+            IndexSettingsError: the installed model is not the one that the index was made with.
+        """
+        return self.search_many([query], k)[0]
+
+    def search_many(self, queries: Sequence[str], k: int = 10) -> list[SearchResult]:
+        """As `search`, for many queries at once: one result a query, in their order."""
+        check_k(k)
+        cleaned = [check_query(query) for query in queries]
+        if not self.num_segments:
+            return [SearchResult(query=query, matched=False, results=[]) for query in cleaned]
+        vectors = self._encode(cleaned)
+        moments = self._find_moments(vectors, k)
+        confidences = self._calibration.confidences(vectors, [[m.best.score for m in found] for found in moments])
+        details = self._details([moment.best.row for found in moments for moment in found])
+        return [
+            SearchResult(
+                query=query,
+                matched=bool(found) and self._calibration.is_match(confidence[0]),
+                results=[
+                    self._moment(rank, merged, sure, details)
+                    for rank, (merged, sure) in enumerate(zip(found, confidence, strict=True), 1)
+                ],
+            )
+            for query, found, confidence in zip(cleaned, moments, confidences, strict=True)
+        ]
+
+    def classify(self, labels: Iterable[str]) -> list[ClassifiedMoment]:
+        """Scores every moment against any list of labels, by video and time.
+
+        Args:
+            labels: free text, for example "cooking"; blanks and duplicates are dropped.
+
+        Raises:
+            UsageError: no label is left, or there are too many.
+        """
+        names = check_labels(labels)
+        if not self.num_segments:
+            return []
+        rows = self._snapshot.rows
+        scores = zero_shot(self._snapshot.embeddings(), names, self._text_encoder)
+        uris = self._snapshot.videos["uri"].to_pylist()
+        order = sorted(range(len(rows)), key=lambda i: (uris[rows.video_rows[i]], rows.start_s[i]))
+        return [
+            ClassifiedMoment(
+                video=uris[rows.video_rows[i]],
+                start_s=float(rows.start_s[i]),
+                end_s=float(rows.end_s[i]),
+                labels=[
+                    Label(label=names[j], score=float(scores[i, j])) for j in np.argsort(-scores[i], kind="stable")
+                ],
+                segment_id=int(rows.segment_ids[i]),
+            )
+            for i in order
+        ]
+
+    def thumbnail(self, segment_id: int) -> bytes | None:
+        """JPEG of a moment, or None if it has none.
+
+        Raises:
+            UsageError: there is no such moment.
+        """
+        return self._snapshot.read([self._row(segment_id)], ["thumbnail"])["thumbnail"][0].as_py()
+
+    def video_facts(self, uri: str) -> dict[str, Any]:
+        """The ledger's row of an indexed video.
+
+        Raises:
+            UsageError: the video is not in the index.
+        """
+        for row in self._snapshot.videos.to_pylist():
+            if row["uri"] == uri:
+                return row
+        raise UsageError(f"the video {uri!r} is not in the index")
+
+    def _row(self, segment_id: int) -> int:
+        row = self._snapshot.row_of(segment_id)
+        if row is None:
+            raise UsageError(f"there is no moment with the id {segment_id!r} in this version of the index")
+        return row
+
+    @functools.cached_property
+    def _text_encoder(self) -> Any:
+        config = self._store.config
+        installed = model_facts(config.model).fingerprint
+        if installed != config.model_fingerprint:
+            raise IndexSettingsError(
+                f"the index was made with model {config.model!r} of fingerprint {config.model_fingerprint[:12]}, "
+                f"the installed one is {installed[:12]}: install the version that made it, or index into a new folder"
+            )
+        return load_text_encoder(config.model)
+
+    @functools.cached_property
+    def _calibration(self) -> Calibration:
+        return Calibration.fit(self._snapshot, self._text_encoder, self._store.config.model_fingerprint)
+
+    def _encode(self, texts: Sequence[str]) -> np.ndarray:
+        return np.asarray(self._text_encoder.encode(list(texts)), dtype=np.float32)
+
+    def _find_moments(self, vectors: np.ndarray, k: int) -> list[list[MergedHit]]:
+        """Fetches more segments until every query has k moments, or all segments have been looked at."""
+        num_fetched = k * _FETCH_FACTOR
+        while True:
+            scores, rows = self._snapshot.search(vectors, num_fetched)
+            found = [merge_hits(self._hits(s, r))[:k] for s, r in zip(scores, rows, strict=True)]
+            if num_fetched >= self.num_segments or all(len(moments) == k for moments in found):
+                return found
+            num_fetched *= 4
+
+    def _hits(self, scores: np.ndarray, rows: np.ndarray) -> list[Hit]:
+        stored = self._snapshot.rows
+        return [
+            Hit(
+                row=int(row),
+                video_row=int(stored.video_rows[row]),
+                start_s=float(stored.start_s[row]),
+                end_s=float(stored.end_s[row]),
+                score=float(score),
+            )
+            for score, row in zip(scores, rows, strict=True)
+            if row >= 0
+        ]
+
+    def _details(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+        unique = sorted(set(rows))
+        table = self._snapshot.read(unique, ["segment_id", "labels", "transcript"])
+        return dict(zip(unique, table.to_pylist(), strict=True))
+
+    def _moment(self, rank: int, merged: MergedHit, confidence: float, details: dict[int, dict[str, Any]]) -> Moment:
+        detail = details[merged.best.row]
+        return Moment(
+            rank=rank,
+            video=self._snapshot.videos["uri"][merged.best.video_row].as_py(),
+            start_s=merged.start_s,
+            end_s=merged.end_s,
+            score=merged.best.score,
+            confidence=confidence,
+            labels=[Label(**label) for label in detail["labels"] or []],
+            transcript=detail["transcript"],
+            segment_id=detail["segment_id"],
+        )

@@ -1,0 +1,164 @@
+"""The same batches on Ray Data: the only file that knows Ray.
+
+Batches go in as one row each, results come back as one row each; pixels and embeddings never pass through Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+# Read when Ray is loaded. Its core prints a warning about Ray Data's own actors into the middle of the progress bar.
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
+import ray  # noqa: E402
+import ray.data  # noqa: E402
+import ray.exceptions  # noqa: E402
+
+from indexer.batches import BatchEncoder, BatchResult, EncoderSettings, WorkItem, make_batches
+from indexer.errors import VideoBertSearchError, WorkerError
+from model.errors import ModelError
+
+# A little under one core, so that other small tasks still find room when every core has an actor: with whole cores a
+# machine of one or two would have none left, and Ray Data would wait for ever.
+_CPUS_PER_WORKER = 0.9
+# Only small rows pass through it. Ray's default would reserve a third of the memory.
+_OBJECT_STORE_BYTES = 200 << 20
+# A decoder that hangs is stopped by its guard; a video of many hours is no reason to stop the run.
+_NO_PROGRESS_LIMIT_S = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The Ray cluster in use.
+
+    Attributes:
+        num_cpus: cores in it.
+        num_gpus: GPUs in it.
+    """
+
+    num_cpus: int
+    num_gpus: int
+
+
+@contextmanager
+def ray_cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[Cluster]:
+    """Joins a cluster, or starts Ray on this machine, for the time of the block.
+
+    Args:
+        address: of the cluster to join; None joins the one in RAY_ADDRESS (set in a Ray job), else starts Ray here.
+        num_cpus: cores to use when Ray is started here; None uses all.
+
+    Raises:
+        WorkerError: there is no cluster at the address, or Ray could not start.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    own: dict[str, Any] = (
+        {"address": address}
+        if address
+        else {
+            "address": "local",
+            "num_cpus": num_cpus,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+        }
+    )
+    try:
+        ray.init(**own, logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"join the Ray cluster at {address!r}" if address else "start Ray on this machine"
+        raise WorkerError(f"could not {where}: {_one_line(error)}") from error
+    try:
+        resources = ray.cluster_resources()
+        yield Cluster(num_cpus=max(1, int(resources.get("CPU", 1))), num_gpus=int(resources.get("GPU", 0)))
+    finally:
+        ray.shutdown()
+
+
+def encode_on_ray(
+    items: Sequence[WorkItem],
+    settings: EncoderSettings,
+    cluster: Cluster,
+    num_workers: int | None = None,
+    device: str = "auto",
+) -> Iterator[BatchResult]:
+    """Encodes videos with Ray Data actors, and yields each batch when it is done, in any order.
+
+    Args:
+        items: the videos.
+        settings: for the workers; `device` and `num_threads` are set here.
+        cluster: what `ray_cluster` gave.
+        num_workers: actors; None means one a core, or one a GPU.
+        device: "cpu", "cuda" or "auto" (GPUs where the cluster has any).
+
+    Raises:
+        WorkerError: the actors could not start, or died.
+        StorageError: a worker could not write.
+    """
+    on_gpu = device == "cuda" or (device == "auto" and cluster.num_gpus > 0)
+    if on_gpu and not cluster.num_gpus:
+        raise WorkerError("the cluster has no GPU: use --device cpu, or add GPU workers")
+    num_workers = num_workers or (cluster.num_gpus if on_gpu else cluster.num_cpus)
+    batches = make_batches(items, num_workers)
+    num_workers = min(num_workers, len(batches))
+    settings = replace(
+        settings, device="cuda" if on_gpu else "cpu", num_threads=max(1, cluster.num_cpus // num_workers)
+    )
+    rows = [{"batch": json.dumps([item.to_json() for item in batch])} for batch in batches]
+    _quieten(ray.data.DataContext.get_current())
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        EncodingWorker,
+        fn_constructor_args=(settings,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_workers, initial_size=num_workers),
+        num_cpus=_CPUS_PER_WORKER,
+        num_gpus=1 if on_gpu else None,
+    )
+    try:
+        for row in dataset.iter_rows():
+            yield BatchResult.from_row(row)
+    except (ray.exceptions.RayError, RuntimeError) as error:
+        raise _as_own_error(error) from error
+
+
+class EncodingWorker:
+    """What a Ray Data actor runs."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        self._encoder = BatchEncoder(settings)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        items = [WorkItem.from_json(text) for text in json.loads(batch["batch"][0])]
+        return {name: [value] for name, value in self._encoder.encode(items).to_row().items()}
+
+
+def _quieten(context: ray.data.DataContext) -> None:
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = _NO_PROGRESS_LIMIT_S
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _as_own_error(error: BaseException) -> Exception:
+    """The cause that a worker raised, as one of our errors, without Ray's remote traceback."""
+    cause: BaseException | None = error
+    while cause is not None:
+        inner = cause.cause if isinstance(cause, ray.exceptions.RayTaskError) else cause
+        if isinstance(inner, (VideoBertSearchError, ModelError)):
+            return inner
+        if "StorageError" in str(inner):
+            break
+        cause = cause.__cause__
+    return WorkerError(
+        f"the workers stopped: {_one_line(error)}; what was committed is kept, run the same command again"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]
