@@ -129,7 +129,7 @@ def index_videos(
     if run.prune and plan.vanished:
         store.ledger.remove(schema.video_id(uri) for uri in plan.vanished)
         recorder.summary.removed = len(plan.vanished)
-    recorder.record_missing(listing.missing)
+    recorder.record_missing([*listing.missing, *listing.unlisted])
     todo = [recorder.work_item(file) for file in files_to_encode(plan, run)]
     still_failed = sum(recorder.known[file.uri].status == schema.FAILED for file in plan.unchanged)
     recorder.summary.failed += still_failed
@@ -198,7 +198,7 @@ class _Recorder:
         return WorkItem(file=file, attempts=row["attempts"] + 1 if same else 1)
 
     def record_missing(self, missing: Sequence[MissingFile]) -> None:
-        """What a manifest names but is not there becomes a failed row, unless the ledger says so already."""
+        """What is named but cannot be read, and folders that cannot be listed, become failed rows."""
         rows = []
         for file in missing:
             known = self._rows.get(file.uri)

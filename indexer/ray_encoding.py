@@ -16,9 +16,9 @@ from typing import Any
 # Read when Ray is loaded. Its core prints a warning about Ray Data's own actors into the middle of the progress bar.
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
-import ray  # noqa: E402
-import ray.data  # noqa: E402
-import ray.exceptions  # noqa: E402
+import ray
+import ray.data
+import ray.exceptions
 
 from indexer.batches import BatchEncoder, BatchResult, EncoderSettings, WorkItem, make_batches
 from indexer.errors import VideoBertSearchError, WorkerError

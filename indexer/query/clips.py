@@ -155,7 +155,7 @@ def _timed_frames(container: InputContainer, stream: VideoStream) -> Iterator[Ti
     for frame in decode_frames(container, stream, Damage()):
         require_size(frame.width, frame.height, _MAX_PIXELS)
         stamp = guess.choose(frame.pts, frame.dts)
-        time_base = frame.time_base or stream.time_base
+        time_base = frame.time_base or stream.time_base or _TIME_BASE
         time_s = None if stamp is None else float(stamp * time_base) - _origin_s(container)
         period_s = float(frame.duration * time_base) if frame.duration else nominal_s
         yield from timeline.push(time_s, period_s, frame)
@@ -225,7 +225,7 @@ def _even_size(width: int, height: int, max_side_px: int) -> tuple[int, int]:
 
 
 def _sound(path: str, start_s: float, end_s: float) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    """float32 [2, samples] at 48 kHz for the whole span, silent where there is none; None if no sound can be decoded."""
+    """float32 [2, samples] at 48 kHz for the whole span, silent where there is none; None if all of it is."""
     samples = np.zeros((2, round((end_s - start_s) * _SOUND_RATE_HZ)), np.float32)
     found = False
     try:

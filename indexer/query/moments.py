@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# A neighbour that only touches the best hit joins it if it scores nearly as well; below, it is another scene.
-_NEIGHBOUR_SHARE = 0.9
+# A neighbour that only touches the best hit joins it if it loses at most this share of its score; else it is another
+# scene.
+_NEIGHBOUR_MARGIN = 0.1
 # Segments that lie closer than this touch.
 _TOUCHING_S = 0.05
 
@@ -58,4 +59,4 @@ def _belongs(hit: Hit, moment: MergedHit) -> bool:
     gap_s = max(hit.start_s, moment.start_s) - min(hit.end_s, moment.end_s)
     overlaps = gap_s < -_TOUCHING_S
     touches = gap_s <= _TOUCHING_S
-    return overlaps or (touches and hit.score >= _NEIGHBOUR_SHARE * moment.best.score)
+    return overlaps or (touches and hit.score >= moment.best.score - _NEIGHBOUR_MARGIN * abs(moment.best.score))

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from indexer.config import SamplingConfig
-from indexer.errors import VideoError
+from indexer.errors import UsageError, VideoError
 from indexer.ingest.encode import VideoEncoder
 from indexer.ingest.guard import GuardedDecoder
-from indexer.ingest.sources import list_videos
+from indexer.ingest.sources import MissingFile, look_at
 from indexer.query.inputs import check_labels
-from indexer.query.labels import zero_shot
 from indexer.query.results import ClassifiedMoment, Label
 from model.weights import load_model
 
@@ -31,11 +30,13 @@ def classify_video(
         sampling: which frames, and how long a moment is.
 
     Raises:
-        UsageError: the file or a label list that cannot be used.
+        UsageError: there is no such file, or no label.
         VideoError: the video cannot be read.
     """
     names = check_labels(labels)
-    file = list_videos([str(path)]).files[0]
+    file = look_at(str(Path(path).absolute()))
+    if isinstance(file, MissingFile):
+        raise UsageError(f"cannot classify {str(path)!r}: {file.reason}")
     loaded = load_model(model, num_threads=len(os.sched_getaffinity(0)))
     with GuardedDecoder() as decoder:
         encoded = VideoEncoder(loaded, decoder, sampling or SamplingConfig()).encode(file, batch_id="")
@@ -43,7 +44,7 @@ def classify_video(
         row = encoded.video
         raise VideoError(row["error_stage"], row["error_kind"], f"{file.uri!r}: {row['error_message']}")
     embeddings = np.stack([segment["embedding"] for segment in encoded.segments])
-    scores = zero_shot(embeddings, names, loaded.text_encoder)
+    scores = loaded.zero_shot(embeddings, names).cpu().numpy()
     return [
         ClassifiedMoment(
             video=file.uri,

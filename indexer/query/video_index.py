@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from indexer.errors import IndexSettingsError, UsageError
+from indexer.ingest.sources import uri_to_path
 from indexer.query.calibration import Calibration
+from indexer.query.clips import make_clip
 from indexer.query.inputs import check_k, check_labels, check_query
 from indexer.query.labels import zero_shot
 from indexer.query.moments import Hit, MergedHit, merge_hits
 from indexer.query.results import ClassifiedMoment, Label, Moment, SearchResult
 from indexer.store.index import IndexStore
 from indexer.store.snapshot import Coverage
+from model.config import preset
 from model.weights import load_text_encoder, model_facts
 
 # How many segments a moment is allowed to swallow before more are fetched.
@@ -75,6 +79,11 @@ class VideoIndex:
         return sorted(self._snapshot.videos["uri"].to_pylist())
 
     @property
+    def video_s(self) -> float:
+        """Length of all indexed videos together, seconds."""
+        return float(pc.sum(self._snapshot.videos["duration_s"]).as_py() or 0.0)
+
+    @property
     def coverage(self) -> Coverage:
         """How much of this version the vector file covers."""
         return self._snapshot.coverage
@@ -127,7 +136,14 @@ class VideoIndex:
         if not self.num_segments:
             return []
         rows = self._snapshot.rows
-        scores = zero_shot(self._snapshot.embeddings(), names, self._text_encoder)
+        settings = preset(self._store.config.model)
+        scores = zero_shot(
+            self._snapshot.embeddings(),
+            names,
+            self._text_encoder,
+            prompt=settings.zero_shot_prompt,
+            temperature=settings.zero_shot_temperature,
+        )
         uris = self._snapshot.videos["uri"].to_pylist()
         order = sorted(range(len(rows)), key=lambda i: (uris[rows.video_rows[i]], rows.start_s[i]))
         return [
@@ -151,16 +167,26 @@ class VideoIndex:
         """
         return self._snapshot.read([self._row(segment_id)], ["thumbnail"])["thumbnail"][0].as_py()
 
+    def clip(self, uri: str, start_s: float, end_s: float) -> bytes:
+        """A short MP4 that starts at `start_s`, for a player. Only videos of the index are read.
+
+        Raises:
+            UsageError: the video is not in the index, or the span is empty.
+            VideoError: its file cannot be read any more.
+        """
+        self.video_facts(uri)
+        return make_clip(uri_to_path(uri), start_s, end_s)
+
     def video_facts(self, uri: str) -> dict[str, Any]:
         """The ledger's row of an indexed video.
 
         Raises:
             UsageError: the video is not in the index.
         """
-        for row in self._snapshot.videos.to_pylist():
-            if row["uri"] == uri:
-                return row
-        raise UsageError(f"the video {uri!r} is not in the index")
+        row = pc.index(self._snapshot.videos["uri"], uri).as_py()
+        if row < 0:
+            raise UsageError(f"the video {uri!r} is not in the index")
+        return self._snapshot.videos.slice(row, 1).to_pylist()[0]
 
     def _row(self, segment_id: int) -> int:
         row = self._snapshot.row_of(segment_id)

@@ -82,7 +82,7 @@ class VectorFile:
         if self.manifest.kind == "hnsw":
             parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=max(_HNSW_SEARCH_EF, 2 * k))
         else:
-            parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+            parameters = faiss.SearchParameters(sel=selector)
         return self._index.search(queries, k, params=parameters)
 
     def reconstruct(self, rows: np.ndarray) -> np.ndarray:

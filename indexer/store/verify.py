@@ -25,10 +25,14 @@ def verify(store: IndexStore) -> list[str]:
     Returns:
         One line a problem; empty when all agree.
     """
+    problems: list[str] = []
     try:
-        return [*_file_problems(store), *_snapshot_problems(store.snapshot()), *_vector_problems(store)]
+        problems += _file_problems(store)
+        problems += _snapshot_problems(store.snapshot())
+        problems += _vector_problems(store)
     except IndexDirectoryError as error:
-        return [str(error)]
+        problems.append(str(error))
+    return problems
 
 
 def _file_problems(store: IndexStore) -> Iterator[str]:

@@ -1,0 +1,213 @@
+"""The command line as the contract describes it: output on stdout, one line of error on stderr, exit codes."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from indexer.cli.app import main
+
+
+@pytest.fixture
+def videobert(monkeypatch, capsys):
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+    import indexer.pipeline
+
+    def encode_here(items, settings, run):
+        yield from indexer.pipeline._encode_here(items, settings)
+
+    monkeypatch.setattr("indexer.pipeline._encode_on_ray", encode_here)
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["videobert", *map(str, args)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = capsys.readouterr()
+        return exit_.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def index(videobert, videos, tmp_path) -> Path:
+    assert videobert("index", videos, "--into", tmp_path / "index", "--model", "tiny_test")[0] == 0
+    return tmp_path / "index"
+
+
+def json_lines(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_index_reports_as_text_and_json(videobert, videos, tmp_path):
+    args = ("index", videos, "--into", tmp_path / "index", "--model", "tiny_test")
+    code, out, _ = videobert(*args, "--json")
+    assert code == 0
+    summary = json_lines(out)[-1]
+    assert set(summary) == {"indexed", "unchanged", "failed", "removed", "segments", "video_s", "wall_s"}
+    assert (summary["indexed"], summary["segments"]) == (3, 4)
+    code, out, _ = videobert(*args)
+    assert code == 0
+    assert out.startswith("nothing changed: 3 videos are in the index already")
+
+
+def test_index_exits_with_3_when_videos_failed(videobert, videos, tmp_path):
+    (videos / "bad.mp4").write_text("no video")
+    args = ("index", videos, "--into", tmp_path / "index", "--model", "tiny_test")
+    code, out, err = videobert(*args)
+    assert code == 3
+    assert "3 indexed, 0 unchanged, 1 failed" in out
+    assert "videobert failures" in err
+    assert videobert(*args)[0] == 3, "it is still failed"
+
+
+def test_dry_run_does_nothing(videobert, videos, tmp_path):
+    code, out, _ = videobert(
+        "index", videos, "--into", tmp_path / "index", "--model", "tiny_test", "--dry-run", "--json"
+    )
+    assert (code, json_lines(out)[0]["indexed"]) == (0, 3)
+    assert not (tmp_path / "index").exists()
+
+
+def test_search_prints_a_table_or_json(videobert, index):
+    code, out, _ = videobert("search", index, "black blocks", "-k", 2)
+    assert code == 0
+    assert "videos/" in out
+    code, out, _ = videobert("search", index, "black blocks", "-k", 2, "--json")
+    (result,) = json_lines(out)
+    assert result["query"] == "black blocks"
+    assert [moment["rank"] for moment in result["results"]] == [1, 2]
+
+
+def test_search_answers_a_file_of_queries_in_order(videobert, index, tmp_path):
+    queries = [f"query {i}" for i in range(70)]
+    (tmp_path / "queries.txt").write_text("\n".join(queries) + "\n\n")
+    code, out, _ = videobert("search", index, "--queries", tmp_path / "queries.txt", "--json", "-k", 1)
+    assert code == 0
+    assert [line["query"] for line in json_lines(out)] == queries
+
+
+def test_classify_gives_a_line_a_moment(videobert, index, videos):
+    code, out, _ = videobert("classify", index, "--labels", "red, blue,,red", "--json")
+    assert code == 0
+    lines = json_lines(out)
+    assert len(lines) == 4
+    assert {"video", "start_s", "end_s", "labels"} <= set(lines[0])
+    assert sorted(label["label"] for label in lines[0]["labels"]) == ["blue", "red"]
+    code, out, _ = videobert("classify", videos / "a.mp4", "--labels", "red,blue", "--model", "tiny_test", "--json")
+    assert code == 0
+    assert [line["labels"] for line in json_lines(out)] == [
+        line["labels"] for line in lines if "a.mp4" in line["video"]
+    ]
+
+
+def test_export_is_plain_parquet(videobert, index, tmp_path):
+    code, out, _ = videobert("export", index, tmp_path / "out.parquet")
+    assert code == 0
+    assert out == f"4 moments written to {tmp_path / 'out.parquet'}\n"
+    table = pq.read_table(tmp_path / "out.parquet")
+    wanted = "video start_s end_s segment_id labels transcript embedding duration_s width height fps".split()
+    assert set(wanted) <= set(table.column_names)
+    import duckdb
+
+    rows = duckdb.sql(f"select count(*), max(end_s), min(width) from '{tmp_path / 'out.parquet'}'").fetchall()
+    assert rows[0][0] == 4
+    assert rows[0][1] == pytest.approx(12, abs=0.1)
+    assert len(table.to_pandas()) == 4
+
+
+def test_info_failures_and_verify(videobert, index, videos):
+    facts = json_lines(videobert("info", index, "--json")[1])[0]
+    assert (facts["videos"], facts["segments"], facts["failed"], facts["model"]) == (3, 4, 0, "tiny_test")
+    assert "duration" in videobert("info", index)[1]
+    assert videobert("failures", index)[:2] == (0, "no failures\n")
+    assert videobert("verify", index)[0] == 0
+    (videos / "bad.mp4").touch()
+    videobert("index", videos, "--into", index, "--model", "tiny_test")
+    (row,) = json_lines(videobert("failures", index, "--json")[1])
+    assert (row["stage"], row["kind"], row["attempts"]) == ("read", "EmptyFile", 1)
+    assert "empty" in videobert("failures", index)[1]
+
+
+def test_verify_exits_with_1_when_something_is_wrong(videobert, index):
+    next((index / "segments").glob("part-*.parquet")).unlink()
+    code, out, err = videobert("verify", index, "--json")
+    assert code == 1
+    assert json_lines(out)[0]["sound"] is False
+    assert "missing" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        (["frobnicate"], 2, "No such command"),
+        (["index", "{tmp}/nowhere", "--into", "{tmp}/index"], 2, "does not exist"),
+        (["index", "{tmp}/empty", "--into", "{tmp}/new"], 2, "empty"),
+        (["index", "{tmp}/novideo", "--into", "{tmp}/new"], 2, "video extension"),
+        (["index", "{tmp}/videos", "--into", "{tmp}/new", "--model", "gpt"], 2, "tiny_test"),
+        (["index", "{tmp}/videos", "--into", "{tmp}/new", "--fps", "0"], 2, "frame rate"),
+        (["index", "{tmp}/videos", "--into", "{tmp}/new", "--workers", "0"], 2, "workers"),
+        (["index", "{tmp}/videos", "--into", "{tmp}/index", "--model", "tiny_test", "--fps", "3"], 1, "frame rate"),
+        (["index", "{tmp}/videos", "--into", "{tmp}/videos/a.mp4", "--model", "tiny_test"], 1, "is a file"),
+        (["index", "{tmp}/videos", "--into", "/proc/version/index", "--model", "tiny_test"], 1, "/proc/version/index"),
+        (["index", "{tmp}/videos", "--into", "{tmp}/novideo", "--model", "tiny_test"], 1, "holds other files"),
+        (["search", "{tmp}/none", "x"], 1, "there is no index"),
+        (["search", "{tmp}/index", "x", "-k", "0"], 2, "between 1 and 1000"),
+        (["search", "{tmp}/index", "x", "-k", "many"], 2, "-k"),
+        (["search", "{tmp}/index", " "], 2, "empty"),
+        (["search", "{tmp}/index"], 2, "--queries"),
+        (["search", "{tmp}/index", "--queries", "{tmp}/nowhere.txt", "--json"], 2, "cannot be read"),
+        (["search", "{tmp}/index", "--queries", "{tmp}/nowhere.txt"], 2, "--json"),
+        (["classify", "{tmp}/index", "--labels", " , "], 2, "no labels"),
+        (["classify", "{tmp}/novideo/notes.txt", "--labels", "a"], 1, "not a video"),
+        (["info", "{tmp}/none"], 1, "there is no index"),
+        (["export", "{tmp}/index", "{tmp}"], 2, "is a folder"),
+        (["export", "{tmp}/index", "{tmp}/no/such/folder.parquet"], 1, "cannot be written"),
+        (["ui", "{tmp}/none"], 1, "there is no index"),
+    ],
+)
+def test_bad_input_is_one_clear_line(videobert, index, tmp_path, args, code, text):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "novideo").mkdir()
+    (tmp_path / "novideo" / "notes.txt").write_text("notes")
+    got, out, err = videobert(*(arg.format(tmp=tmp_path) for arg in args))
+    assert got == code
+    assert text in err
+    assert err.startswith("error: ")
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_hostile_file_name_cannot_drive_the_terminal(videobert, videos, tmp_path, synthetic):
+    synthetic.write("videos/\x1b[31mred\x07.mp4", range(0, 500, 100))
+    (videos / "\x1b]0;title\x07.mp4").write_text("no video")
+    videobert("index", videos, "--into", tmp_path / "index", "--model", "tiny_test")
+    outputs = [videobert("search", tmp_path / "index", "red"), videobert("failures", tmp_path / "index")]
+    for code, out, err in outputs:
+        assert code == 0
+        assert "\x1b" not in out + err
+        assert "\x07" not in out + err
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    probe = (
+        "import sys; sys.argv = ['videobert', '--help']\n"
+        "from indexer.cli.app import main\n"
+        "try:\n    main()\nexcept SystemExit as e:\n    assert not e.code\n"
+        "print(sorted({'torch', 'ray', 'faiss', 'pyarrow', 'numpy', 'av'} & set(sys.modules)))"
+    )
+    started = time.perf_counter()
+    out = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+    assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("verb", ["index", "search", "classify", "info", "failures", "verify", "export", "ui"])
+def test_every_verb_has_help_with_an_example(videobert, verb):
+    code, out, _ = videobert(verb, "--help")
+    assert code == 0
+    assert f"Example: videobert {verb}" in " ".join(out.split())
