@@ -76,7 +76,7 @@ check: $(STAMP) ## lint, format, types, layers
 	$(BIN)/lint-imports
 
 bench: $(STAMP) ## run every benchmark in benchmarks/
-	@set -e; for file in $$(ls benchmarks/[a-z]*.py 2>/dev/null); do \
+	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
 	  module=benchmarks.$$(basename "$$file" .py); \
 	  echo "== python -m $$module"; $(BIN)/python -m "$$module"; \
 	done

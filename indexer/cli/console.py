@@ -19,7 +19,7 @@ _ClickError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c._
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_SOME_FAILED = 0, 1, 2, 3
 
 JsonOption = typer.Option(False, "--json", help="Machine-readable output on stdout.")
-IndexArgument = typer.Argument(help="Folder of an index.", show_default=False)
+IndexArgument = typer.Argument(metavar="INDEX", help="Folder of an index.", show_default=False)
 
 
 def print_json(value: Any) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @app.command(epilog="Example: videobert index my-videos --into my-index")
 def index(
     sources: list[str] = typer.Argument(
-        metavar="SOURCE...",
+        metavar="SOURCE",
         help="Video files, folders, quoted globs, or manifests (.txt, .csv, .parquet with a path column).",
         show_default=False,
     ),

@@ -109,8 +109,9 @@ def test_export_is_plain_parquet(videobert, index, tmp_path):
     assert code == 0
     assert out == f"4 moments written to {tmp_path / 'out.parquet'}\n"
     table = pq.read_table(tmp_path / "out.parquet")
-    wanted = "video start_s end_s segment_id labels transcript embedding duration_s width height fps".split()
-    assert set(wanted) <= set(table.column_names)
+    wanted = {"video", "start_s", "end_s", "segment_id", "labels", "transcript", "embedding"}
+    wanted |= {"duration_s", "width", "height", "fps"}
+    assert wanted <= set(table.column_names)
     import duckdb
 
     rows = duckdb.sql(f"select count(*), max(end_s), min(width) from '{tmp_path / 'out.parquet'}'").fetchall()

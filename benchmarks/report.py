@@ -1,0 +1,43 @@
+"""What every benchmark shares: the demo videos, and a report on stdout and in benchmarks/results/."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from demo.make_videos import make_videos
+
+RESULTS = Path(__file__).with_name("results")
+_PACKAGES = ("av", "deltalake", "faiss-cpu", "openvino", "pyarrow", "ray", "torch")
+
+
+def demo_videos(folder: Path) -> Path:
+    """Makes the demo's videos in the folder, and returns it."""
+    make_videos(folder)
+    return folder
+
+
+def machine() -> dict[str, Any]:
+    """Cores, processor and versions: what a figure depends on."""
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+    }
+
+
+def report(name: str, figures: Mapping[str, Any]) -> None:
+    """Prints the figures, one a line, and writes them with the machine's facts to benchmarks/results/NAME.json."""
+    width = max(len(figure) for figure in figures)
+    print(f"== {name}")
+    for figure, value in figures.items():
+        print(f"{figure:<{width}}  {value}")
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"figures": dict(figures), "machine": machine()}, indent=2)
+    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
