@@ -36,12 +36,12 @@ class SyntheticVideos:
         title: str | None = None,
         numbers: Sequence[int] | None = None,
     ) -> str:
-        """Frame i shows `numbers[i]` (default: i) and has the PTS `times_ms[i]`; the extension decides the container."""
+        """Frame i shows `numbers[i]` (default: i) and has the PTS `times_ms[i]`; the extension sets the container."""
         path = self.folder / name
         with av.open(str(path), "w") as container:
             if title is not None:
                 container.metadata["title"] = title
-            stream = container.add_stream(codec, rate=Fraction(1000, _period_ms(times_ms)), options=options or {})
+            stream = container.add_stream(codec, rate=25, options=options or {})
             stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
             stream.codec_context.time_base = TIME_BASE
             if rotation_ccw_deg or mirrored:
@@ -68,13 +68,12 @@ class SyntheticVideos:
     def number(pixels: np.ndarray) -> int:
         """The number that uint8 [height, width, 3] shows."""
         height, width = pixels.shape[:2]
-        rows, columns = (2 * np.arange(GRID) + 1) * height // (2 * GRID), (2 * np.arange(GRID) + 1) * width // (2 * GRID)
+        rows, columns = (
+            (2 * np.arange(GRID) + 1) * height // (2 * GRID),
+            (2 * np.arange(GRID) + 1) * width // (2 * GRID),
+        )
         bits = pixels[rows][:, columns].mean(axis=2) > 127
         return int(sum(1 << i for i, bit in enumerate(bits.ravel()) if bit))
-
-
-def _period_ms(times_ms: Sequence[int]) -> int:
-    return max(1, (times_ms[-1] - times_ms[0]) // (len(times_ms) - 1)) if len(times_ms) > 1 else 40
 
 
 def _silence(stream: av.AudioStream, seconds: float) -> list[av.Packet]:

@@ -35,17 +35,19 @@ def open_container(path: str) -> InputContainer:
     try:
         with ffmpeg_errors("open"):
             return av.open(os.path.abspath(path), metadata_errors="replace", options=OPEN_OPTIONS)
-    except (av.error.InvalidDataError, UnicodeDecodeError) as error:
+    except (av.error.InvalidDataError, av.error.EOFError, UnicodeDecodeError) as error:
         raise VideoError("open", "NotAVideo", "not a video file, or its header is damaged or missing") from error
 
 
 def _require_readable_file(path: str) -> None:
     try:
         status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise VideoError("read", "NotAFile", "not a regular file")
+        with open(path, "rb"):
+            pass
     except OSError as error:
         raise read_error(error) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise VideoError("read", "NotAFile", "not a regular file")
     if status.st_size == 0:
         raise VideoError("read", "EmptyFile", "the file is empty (0 bytes)")
 
@@ -56,10 +58,8 @@ def ffmpeg_errors(stage: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise VideoError(stage, "OutOfMemory", "decoding needs more memory than the decoder may use") from error
-    except (FileNotFoundError, PermissionError) as error:
-        raise read_error(error) from error
-    except av.error.InvalidDataError as error:
+        raise out_of_memory(stage) from error
+    except (av.error.InvalidDataError, av.error.EOFError) as error:
         if stage == "open":
             raise
         raise VideoError(stage, "DamagedData", "the file is damaged") from error
@@ -67,6 +67,11 @@ def ffmpeg_errors(stage: str) -> Iterator[None]:
         raise VideoError(
             stage, "Unreadable", f"FFmpeg cannot read it: {error.strerror or type(error).__name__}"
         ) from error
+
+
+def out_of_memory(stage: str) -> VideoError:
+    text = "decoding needs more memory than the decoder may use: the picture is very large or the file is damaged"
+    return VideoError(stage, "OutOfMemory", text)
 
 
 def choose_stream(container: InputContainer, max_pixels: int) -> VideoStream:
@@ -109,6 +114,7 @@ class Damage:
     num_packets: int = 0
     num_in_a_row: int = 0
     encrypted: bool = False
+    out_of_memory: bool = False  # also what FFmpeg says of a damaged packet that asks for gigabytes
     other_streams_end_s: float = 0.0  # tells a short picture with long sound from a file that was cut off
 
     def note(self, at_s: float | None) -> None:
@@ -143,9 +149,8 @@ def decode_frames(
         try:
             frames = packet.decode()
             damage.num_in_a_row = 0
-        except MemoryError:
-            raise
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            damage.out_of_memory = damage.out_of_memory or isinstance(error, MemoryError)
             start_s = _start_s(packet)
             damage.note(None if start_s is None else max(0.0, start_s - origin_s))
             frames = []
@@ -158,8 +163,6 @@ def _packets(container: InputContainer, damage: Damage) -> Iterator[Packet]:
     """All packets, and after an error of the container itself what the decoders still hold."""
     try:
         yield from container.demux()
-    except MemoryError:
-        raise
     except av.error.FFmpegError:
         damage.note(None)
         for stream in container.streams.video:

@@ -16,6 +16,9 @@ import time
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
+import av.subtitles.stream  # noqa: F401 (PyAV loads it when it meets a file; by then memory is limited)
+from PIL import Image
+
 from indexer.errors import VideoError
 from indexer.ingest import wire
 from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo, read_video
@@ -28,6 +31,7 @@ def main(arguments: list[str]) -> int:
     parent_pid, memory_bytes = int(arguments[0]), int(arguments[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent(parent_pid)
+    Image.preinit()
     _limit_memory(memory_bytes)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     _close_standard_streams()

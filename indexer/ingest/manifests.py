@@ -58,7 +58,9 @@ def _delimiter(path: str) -> str:
 
 
 def _path_column(path: str, names: Iterable[str]) -> str:
-    by_name = {name.strip().lower(): name for name in reversed(list(names))}
+    by_name: dict[str, str] = {}
+    for name in names:
+        by_name.setdefault(name.strip().lower(), name)
     for wanted in COLUMNS:
         if wanted in by_name:
             return by_name[wanted]

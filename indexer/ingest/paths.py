@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import os
 import re
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -62,30 +64,23 @@ def uri_to_path(uri: str) -> str:
     return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://").removeprefix("localhost")))
 
 
-def glob_to_regex(pattern: str) -> str:
-    """A regular expression that matches, in full, the paths that `glob.glob(pattern, recursive=True)` finds."""
-    parts = []
-    *folders, last = pattern.split("/")
-    for folder in folders:
-        parts.append(r"(?:[^/.][^/]*/)*" if folder == "**" else _name_regex(folder) + "/")
-    return "".join(parts) + (r"(?:[^/.][^/]*/)*[^/.][^/]*" if last == "**" else _name_regex(last))
+def matches_glob(path: str, pattern: str) -> bool:
+    """Whether `glob.glob(pattern, recursive=True)` would list the file at `path`, if it existed."""
+    return _parts_match(path.split("/"), pattern.split("/"))
 
 
-def _name_regex(name: str) -> str:
-    """One part of a path: `*`, `?` and `[...]` as in a shell; hidden names only if the pattern starts with a dot."""
-    regex, i = "" if name.startswith(".") else r"(?!\.)", 0
-    while i < len(name):
-        end = name.find("]", i + 2 + name.startswith("[!", i)) if name[i] == "[" else -1
-        if name[i] in "*?":
-            regex += "[^/]*" if name[i] == "*" else "[^/]"
-        elif end > 0:
-            inside = re.sub(r"([\\\[&~|])", r"\\\1", name[i + 1 : end])
-            regex += "[" + ("^" + inside[1:] if inside.startswith("!") else inside) + "]"
-            i = end
-        else:
-            regex += re.escape(name[i])
-        i += 1
-    return regex
+def _parts_match(parts: list[str], patterns: list[str]) -> bool:
+    if not parts or not patterns:
+        return not parts and not patterns
+    first, hidden = patterns[0], parts[0].startswith(".")
+    if first == "**":
+        ends_here = len(patterns) > 1 and _parts_match(parts, patterns[1:])
+        return ends_here or (not hidden and (len(parts) == 1 == len(patterns) or _parts_match(parts[1:], patterns)))
+    if not glob.has_magic(first):
+        return parts[0] == first and _parts_match(parts[1:], patterns[1:])
+    if hidden and not first.startswith("."):
+        return False
+    return fnmatch.fnmatchcase(parts[0], first) and _parts_match(parts[1:], patterns[1:])
 
 
 def read_error(error: OSError) -> VideoError:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from indexer.errors import SourceError
 from indexer.ingest.manifests import is_manifest, read_manifest
-from indexer.ingest.paths import glob_to_regex, is_video_name, local_path, path_to_uri, read_error, uri_to_path
+from indexer.ingest.paths import is_video_name, local_path, matches_glob, path_to_uri, read_error, uri_to_path
 from indexer.schema import FAILED
 
 __all__ = [
@@ -60,7 +59,7 @@ class Listing:
         missing: entries of manifests that cannot be read; each should become a failed row of the ledger.
         unlisted: folders within the sources that could not be listed; what they hold is not known.
         roots: paths of the folders that were listed with all below them, ending in "/".
-        patterns: regular expressions for the paths that the globs mean.
+        patterns: the globs, absolute.
     """
 
     files: list[VideoFile]
@@ -74,7 +73,7 @@ class Listing:
         path = uri_to_path(uri)
         if any(path.startswith(uri_to_path(folder.uri).rstrip("/") + "/") for folder in self.unlisted):
             return False
-        return path.startswith(self.roots) or any(re.fullmatch(pattern, path) for pattern in self.patterns)
+        return path.startswith(self.roots) or any(matches_glob(path, pattern) for pattern in self.patterns)
 
 
 def list_videos(sources: Sequence[str]) -> Listing:
@@ -127,7 +126,7 @@ class _Lister:
         elif is_manifest(path) and os.path.isfile(path):
             self._add_manifest(path)
         else:
-            found = _look_at(path)
+            found = look_at(path)
             if isinstance(found, MissingFile):
                 raise SourceError(f"cannot index {source!r}: {found.reason}; check the path")
             self._files[found.uri] = found
@@ -140,7 +139,7 @@ class _Lister:
             if not is_video_name(entry.path):
                 num_others += 1
                 others.add(os.path.splitext(entry.name)[1] or "no extension")
-            elif isinstance(found := _look_at(entry.path), VideoFile):
+            elif isinstance(found := look_at(entry.path), VideoFile):
                 self._files[found.uri] = found
                 num_videos += 1
         if not num_videos and len(self._files) == num_before:
@@ -174,18 +173,18 @@ class _Lister:
         spelt_out = os.path.splitext(pattern)[1]
         any_name = bool(spelt_out) and not glob.has_magic(spelt_out)
         paths = [path for path in glob.iglob(pattern, recursive=True) if os.path.isfile(path)]
-        found = [_look_at(path) for path in paths if any_name or is_video_name(path)]
+        found = [look_at(path) for path in paths if any_name or is_video_name(path)]
         videos = [video for video in found if isinstance(video, VideoFile)]
         if not videos:
             held = f"matches {len(paths)} files, none with a video extension" if paths else "matches no file"
             raise SourceError(f"the pattern {pattern!r} {held}; check it, or name a folder")
         self._files.update((video.uri, video) for video in videos)
-        self._patterns.append(glob_to_regex(pattern))
+        self._patterns.append(pattern)
 
     def _add_manifest(self, manifest: str) -> None:
         folder = os.path.dirname(manifest)
         for entry in read_manifest(manifest):
-            found = _look_at(local_path(entry, relative_to=folder))
+            found = look_at(local_path(entry, relative_to=folder))
             if isinstance(found, VideoFile):
                 self._files[found.uri] = found
             else:
@@ -205,7 +204,7 @@ def _nothing_in(folder: str, num_others: int, others: list[str], unlisted: list[
     )
 
 
-def _look_at(path: str) -> VideoFile | MissingFile:
+def look_at(path: str) -> VideoFile | MissingFile:
     uri = path_to_uri(path)
     try:
         status = os.stat(path)

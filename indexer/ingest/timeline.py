@@ -81,7 +81,8 @@ class Timeline(Generic[F]):
 
     def describe(self) -> str | None:
         """What was mended beyond the harmless, one line, or None."""
-        return f"the timestamps start again {self.num_restarts} times" if self.num_restarts else None
+        times = "1 time" if self.num_restarts == 1 else f"{self.num_restarts} times"
+        return f"the timestamps start again {times}" if self.num_restarts else None
 
     def _release(self) -> Timed[F]:
         first = self._held.pop(0)

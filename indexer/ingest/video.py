@@ -27,6 +27,7 @@ from indexer.ingest.container import (
     ffmpeg_errors,
     is_cover_art,
     open_container,
+    out_of_memory,
     require_size,
 )
 from indexer.ingest.pixels import PixelReader, orientation
@@ -151,7 +152,7 @@ class _Reading:
         grid = SamplingGrid(frame_rate_hz)
         num_kept, end_s = 0, 0.0
         last: Timed[VideoFrame] | None = None
-        for shown, end_s in shown_spans(self._timed_frames()):
+        for shown, end_s in shown_spans(self._within_limit(self._timed_frames())):
             if last is None:
                 yield self._info(shown.frame)
             last = shown
@@ -183,12 +184,15 @@ class _Reading:
                 origin_s = float(stamp * time_base)
             time_s = None if stamp is None else float(stamp * time_base) - (origin_s or 0.0)
             period_s = float(frame.duration * time_base) if frame.duration else nominal_s
-            for timed in self._timeline.push(time_s, period_s, frame):
-                if timed.time_s >= self._limits.max_duration_s:
-                    self._stopped = f"only the first {self._limits.max_duration_s / 3600:g} hours were read (the limit)"
-                    return
-                yield timed
+            yield from self._timeline.push(time_s, period_s, frame)
         yield from self._timeline.finish()
+
+    def _within_limit(self, frames: Iterator[Timed[VideoFrame]]) -> Iterator[Timed[VideoFrame]]:
+        for timed in frames:
+            if timed.time_s >= self._limits.max_duration_s:
+                self._stopped = f"only the first {self._limits.max_duration_s / 3600:g} hours were read (the limit)"
+                return
+            yield timed
 
     def _origin_s(self) -> float | None:
         if self._container.start_time is not None:
@@ -200,8 +204,6 @@ class _Reading:
     def _kept(self, shown: Timed[VideoFrame], targets: list[float], reader: PixelReader) -> Iterator[SampledFrame]:
         try:
             pixels, thumbnail = reader.read(shown.frame)
-        except MemoryError:
-            raise
         except (av.error.FFmpegError, ValueError):  # a pixel format or size that swscale will not take
             self._damage.note(shown.time_s)
             return
@@ -232,6 +234,10 @@ class _Reading:
     def _no_frames(self) -> VideoError:
         if self._damage.encrypted:
             return VideoError("decode", "Encrypted", "the video is encrypted: no frame could be decoded")
+        if self._damage.out_of_memory:
+            return out_of_memory("decode")
+        if self._stopped:
+            return VideoError("decode", "TooLong", f"no frame before the limit: {self._stopped}")
         reason = f": {self._damage.num_packets} damaged packets" if self._damage.num_packets else ""
         return VideoError("decode", "NoFrames", f"no frame could be decoded{reason}")
 

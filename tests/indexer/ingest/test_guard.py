@@ -139,13 +139,12 @@ def test_hang_before_the_first_frame_is_tried_twice_and_raises_timed_out(fake_ch
 def test_hang_after_a_frame_is_not_tried_again(fake_child):
     guard = fake_child("request(); say(INFO); frame(0.5); time.sleep(100)", timeout_s=0.5)
 
-    received = []
+    stream = guard.read_video("/none", frame_rate_hz=1, size_px=64)
+    assert [type(next(stream)), type(next(stream))] == [VideoInfo, SampledFrame]
     with pytest.raises(VideoError) as caught:
-        for message in guard.read_video("/none", frame_rate_hz=1, size_px=64):
-            received.append(message)
+        next(stream)
 
     assert caught.value.kind == "TimedOut"
-    assert [type(message) for message in received] == [VideoInfo, SampledFrame]
     assert fake_child.num_starts() == 1
 
 
@@ -163,11 +162,13 @@ def test_slow_child_that_says_it_is_alive_is_not_killed(fake_child):
 def test_slow_consumer_does_not_time_out(fake_child):
     guard = fake_child("while True: request(); say(INFO); frame(0.5); frame(1.5); say(END)", timeout_s=0.5)
 
-    for num_received, message in enumerate(guard.read_video("/none", frame_rate_hz=1, size_px=64), start=1):
+    received = []
+    for message in guard.read_video("/none", frame_rate_hz=1, size_px=64):
+        received.append(message)
         time.sleep(0.6)
 
-    assert num_received == 4
-    assert isinstance(message, DecodeEnd)
+    assert len(received) == 4
+    assert isinstance(received[-1], DecodeEnd)
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGKILL"])
@@ -260,10 +261,10 @@ def test_child_killed_between_videos_is_replaced(synthetic):
 def test_memory_limit_makes_the_video_fail_not_the_machine(synthetic):
     path = synthetic.write("a.mkv", [0, 40], codec="mpeg4", width=4096, height=4096)
 
-    with GuardedDecoder(memory_bytes=400 << 20) as guard, pytest.raises(VideoError) as caught:
+    with GuardedDecoder(memory_bytes=64 << 20) as guard, pytest.raises(VideoError) as caught:
         read(guard, path)
 
-    assert caught.value.kind in ("OutOfMemory", "NoFrames", "DecoderCrashed")
+    assert caught.value.kind in ("OutOfMemory", "NoFrames")  # decoders do not always say why
 
 
 def test_close_ends_the_child(synthetic):

@@ -145,9 +145,7 @@ def test_no_thumbnail_is_made_when_not_asked_for(synthetic):
 @pytest.mark.parametrize("clockwise_deg", [0, 90, 180, 270])
 def test_rotated_video_stands_upright(synthetic, clockwise_deg, mirrored):
     number = 0b0000_0000_0010_0111
-    path = synthetic.write(
-        "a.mp4", REGULAR, numbers=[number] * 100, rotation_ccw_deg=-clockwise_deg, mirrored=mirrored
-    )
+    path = synthetic.write("a.mp4", REGULAR, numbers=[number] * 100, rotation_ccw_deg=-clockwise_deg, mirrored=mirrored)
 
     info, frames, _ = read(path)
 
@@ -208,6 +206,15 @@ def test_longer_video_than_allowed_is_read_in_part(synthetic):
     assert len(frames) == 2
     assert end.duration_s == pytest.approx(2.0)
     assert "only the first" in (end.warning or "")
+
+
+def test_video_without_a_frame_before_the_limit_raises_too_long(synthetic):
+    path = synthetic.write("a.mkv", [0, 40])
+
+    with pytest.raises(VideoError) as caught:
+        read(path, limits=DecodeLimits(max_duration_s=0.0))
+
+    assert caught.value.kind == "TooLong"
 
 
 def test_more_frames_than_allowed_are_not_kept(synthetic):
@@ -299,8 +306,10 @@ def test_playlist_that_names_other_files_is_not_followed(synthetic, tmp_path):
     playlist = tmp_path / "list.mp4"
     playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
 
-    with pytest.raises(VideoError):
+    with pytest.raises(VideoError) as caught:
         read(str(playlist))
+
+    assert caught.value.stage in ("open", "decode")
 
 
 def test_name_that_is_not_utf8_can_be_read(synthetic, tmp_path):
