@@ -8,20 +8,18 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
-
-# Read when Ray is loaded. Its core prints a warning about Ray Data's own actors into the middle of the progress bar.
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import ray
 import ray.data
 import ray.exceptions
 
 from indexer.batches import BatchEncoder, BatchResult, EncoderSettings, WorkItem, make_batches
-from indexer.errors import VideoBertSearchError, WorkerError
+from indexer.errors import StorageError, VideoBertSearchError, WorkerError
 from model.errors import ModelError
 
 # A little under one core, so that other small tasks still find room when every core has an actor: with whole cores a
@@ -68,8 +66,14 @@ def ray_cluster(address: str | None = None, num_cpus: int | None = None) -> Iter
             "include_dashboard": False,
         }
     )
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with _native_messages_hidden():
+        yield from _connected(address, own)
+
+
+def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster]:
     try:
-        ray.init(**own, logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
+        ray.init(**options, logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"join the Ray cluster at {address!r}" if address else "start Ray on this machine"
         raise WorkerError(f"could not {where}: {_one_line(error)}") from error
@@ -120,21 +124,65 @@ def encode_on_ray(
         num_gpus=1 if on_gpu else None,
     )
     try:
-        for row in dataset.iter_rows():
-            yield BatchResult.from_row(row)
+        # No prefetching: it would hold a result back until the next one has arrived.
+        tables: Iterator[Any] = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+        for table in tables:
+            for row in table.to_pylist():
+                yield _result(row)
     except (ray.exceptions.RayError, RuntimeError) as error:
-        raise _as_own_error(error) from error
+        kept = "what was committed is kept, run the same command again"
+        raise WorkerError(f"the workers stopped: {_one_line(error)}; {kept}") from error
 
 
 class EncodingWorker:
-    """What a Ray Data actor runs."""
+    """What a Ray Data actor runs.
+
+    Errors of ours travel as results: raised, they would arrive as pages of traceback, and one from the constructor would
+    make Ray start the actor again and again.
+    """
 
     def __init__(self, settings: EncoderSettings) -> None:
-        self._encoder = BatchEncoder(settings)
+        self._encoder: BatchEncoder | None = None
+        self._error = ""
+        try:
+            self._encoder = BatchEncoder(settings)
+        except (VideoBertSearchError, ModelError) as error:
+            self._error = f"the workers could not start: {error}"
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        items = [WorkItem.from_json(text) for text in json.loads(batch["batch"][0])]
-        return {name: [value] for name, value in self._encoder.encode(items).to_row().items()}
+        row = {"videos": b"", "rest": b"", "error": self._error}
+        if self._encoder is not None:
+            items = [WorkItem.from_json(text) for text in json.loads(batch["batch"][0])]
+            try:
+                row |= self._encoder.encode(items).to_row()
+            except StorageError as error:
+                row["error"] = str(error)
+        return {name: [value] for name, value in row.items()}
+
+
+def _result(row: dict[str, Any]) -> BatchResult:
+    if row["error"]:
+        raise WorkerError(row["error"])
+    return BatchResult.from_row(row)
+
+
+@contextmanager
+def _native_messages_hidden() -> Iterator[None]:
+    """Hides what Ray's C++ core writes to file descriptor 2, such as warnings about Ray Data's own actors, from the
+    progress bar. Python's stderr goes on to the terminal."""
+    sys.stderr.flush()
+    terminal, python_stderr = os.dup(2), sys.stderr
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        sys.stderr = python_stderr
+        os.close(terminal)
+        os.close(nowhere)
 
 
 def _quieten(context: ray.data.DataContext) -> None:
@@ -142,21 +190,6 @@ def _quieten(context: ray.data.DataContext) -> None:
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = _NO_PROGRESS_LIMIT_S
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
-def _as_own_error(error: BaseException) -> Exception:
-    """The cause that a worker raised, as one of our errors, without Ray's remote traceback."""
-    cause: BaseException | None = error
-    while cause is not None:
-        inner = cause.cause if isinstance(cause, ray.exceptions.RayTaskError) else cause
-        if isinstance(inner, (VideoBertSearchError, ModelError)):
-            return inner
-        if "StorageError" in str(inner):
-            break
-        cause = cause.__cause__
-    return WorkerError(
-        f"the workers stopped: {_one_line(error)}; what was committed is kept, run the same command again"
-    )
 
 
 def _one_line(error: BaseException) -> str:

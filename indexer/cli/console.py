@@ -16,6 +16,9 @@ from model.errors import ModelError
 # Typer carries its own copy of Click; this is that copy's root of errors in the arguments.
 _ClickError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
+# What Typer returns in place of a KeyboardInterrupt.
+_TYPER_INTERRUPTED = 130
+
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_SOME_FAILED = 0, 1, 2, 3
 
 JsonOption = typer.Option(False, "--json", help="Machine-readable output on stdout.")
@@ -73,6 +76,8 @@ def run(command: Callable[[], Any], *, debug: bool) -> NoReturn:
     """
     try:
         code = command() or EXIT_DONE
+        if code == _TYPER_INTERRUPTED:
+            code = _stopped()
     except (typer.Abort, KeyboardInterrupt):
         code = _stopped()
     except _ClickError as error:

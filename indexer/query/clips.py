@@ -7,6 +7,7 @@ Times are those of the index: seconds from the container's start time (see `inde
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import tempfile
@@ -36,8 +37,9 @@ _MAX_PIXELS = 8192 * 8192
 _TIME_BASE = Fraction(1, 90_000)
 _SOUND_RATE_HZ = 48_000
 _SOUND_SAMPLES = 1024  # of one AAC frame
-# Some containers seek to a key frame after the one asked for; then it is tried from further back.
-_SEEK_BACK_S = (0.0, 5.0, 30.0, math.inf)
+# Some containers seek to a key frame after the one asked for; then it is tried from further back, at last from the
+# beginning.
+_SEEK_BACK_S = (0.0, 5.0, 30.0)
 # Frames decoded before the start, at most: about ten minutes without a key frame.
 _MAX_LEAD_IN_FRAMES = 20_000
 # VP9 is what is left where FFmpeg was built without x264: every current browser plays it in an MP4.
@@ -103,46 +105,69 @@ def _write(
 
 def _frames_between(path: str, start_s: float, end_s: float) -> Iterator[tuple[float, float, VideoFrame]]:
     """(offset, duration, frame) of all frames shown in the span, seconds from its start; the first has offset 0."""
-    num_yielded = 0
-    for num_before, (shown, until_s) in enumerate(_shown_from(path, start_s)):
+    from_s = start_s
+    for shown, until_s in _shown_from(path, start_s):
         if shown.time_s >= end_s:
             break
-        if until_s <= start_s:
-            if num_before >= _MAX_LEAD_IN_FRAMES:
-                text = f"no key frame in the {_MAX_LEAD_IN_FRAMES} frames before {start_s:.1f} s: too slow to show"
-                raise VideoError("decode", "NoKeyframe", text)
-            continue
-        from_s = max(shown.time_s, start_s) if num_yielded else start_s
         yield from_s - start_s, min(until_s, end_s) - from_s, shown.frame
-        num_yielded += 1
-    if not num_yielded:
+        from_s = min(until_s, end_s)
+    if from_s == start_s:
         raise VideoError("decode", "NoFrames", f"the video has no picture at {start_s:.1f} s")
 
 
 def _shown_from(path: str, start_s: float) -> Iterator[Shown]:
-    """Frames in order of time, from one that is shown at `start_s` or before it."""
+    """Frames in order of time; the first is the one shown at `start_s`, or the next if there is a gap."""
     for back_s in _SEEK_BACK_S:
-        spans = _decode_from(path, start_s - back_s)
-        first = next(spans, None)
-        if first is not None and (first[0].time_s <= start_s or back_s >= start_s):
-            return chain([first], spans)
-    return iter(())
+        if back_s < start_s:
+            spans = _decode_from(path, start_s - back_s)
+            first = _first_shown(spans, start_s)
+            if first is not None and first[0].time_s <= start_s:
+                return chain([first], spans)
+    spans = _decode_from(path, 0.0)
+    first = _first_shown(spans, start_s, need_key_frame=False)
+    return iter(()) if first is None else chain([first], spans)
+
+
+def _first_shown(spans: Iterator[Shown], start_s: float, *, need_key_frame: bool = True) -> Shown | None:
+    """Takes spans until one lasts beyond `start_s`; None if there is none, or no whole key frame came up to it.
+
+    Containers call packets key frames that are none, and decoders make pictures without their references.
+    """
+    is_whole = not need_key_frame
+    for num_before, (shown, until_s) in enumerate(spans):
+        is_whole = is_whole or (shown.frame.key_frame and not shown.frame.is_corrupt)
+        if until_s > start_s:
+            return (shown, until_s) if is_whole else None
+        if num_before >= _MAX_LEAD_IN_FRAMES:
+            text = f"no key frame in the {_MAX_LEAD_IN_FRAMES} frames before {start_s:.1f} s: it would take too long"
+            raise VideoError("decode", "NoKeyframe", text)
+    return None
 
 
 def _decode_from(path: str, seek_s: float) -> Iterator[Shown]:
+    """Frames from the key frame before `seek_s`; none if the file cannot seek there."""
     with open_container(path) as container:
         stream = choose_stream(container, _MAX_PIXELS)
         if seek_s > 0:
-            _seek(container, stream, seek_s)
+            pass
+            if not _seek(container, stream, seek_s):
+                return
         yield from shown_spans(_timed_frames(container, stream))
 
 
-def _seek(container: InputContainer, stream: Stream, seek_s: float) -> None:
-    """Goes to the key frame before `seek_s`, or stays at the beginning of a file that cannot seek."""
+def _prime(container: InputContainer, stream: VideoStream) -> None:
+    """Decodes the first packet, the only one in which x264 says how its 4:4:4 is to be read (FFmpeg's h264 decoder)."""
+    with contextlib.suppress(av.error.FFmpegError):
+        next(container.demux(stream)).decode()
+
+
+def _seek(container: InputContainer, stream: Stream, seek_s: float) -> bool:
+    """Goes to the key frame before `seek_s`. False, and nothing has changed, where that fails."""
     try:
         container.seek(int((seek_s + _origin_s(container)) / (stream.time_base or _TIME_BASE)), stream=stream)
     except av.error.FFmpegError:
-        return
+        return False
+    return True
 
 
 def _origin_s(container: InputContainer) -> float:

@@ -6,6 +6,7 @@ is not visible. So a worker or driver may die at any point.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -75,7 +76,8 @@ def write_segment_file(folder: Path, rows: pa.Table) -> SegmentFile:
         size = temporary.stat().st_size
         temporary.rename(folder / name)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StorageError(f"moments could not be written to {str(folder)!r}: {error.strerror or error}") from error
     return SegmentFile(name=name, size_bytes=size, num_rows=rows.num_rows, statistics=_statistics(rows))
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from indexer import schema
-from indexer.errors import IndexSettingsError, SourceError
+from indexer.config import RunConfig, SamplingConfig
+from indexer.errors import IndexSettingsError, SourceError, StorageError, WorkerError
+from indexer.pipeline import index_videos
 from indexer.store.index import IndexStore
 from indexer.store.verify import verify
 
@@ -199,3 +201,35 @@ def test_ray_makes_the_same_rows_as_a_plain_loop(videos, run_index, rows_of, mon
     plain = run_index(videos, into="plain")
     assert summary_of(on_ray) == summary_of(plain)
     assert rows_of("ray") == rows_of("plain")
+
+
+def test_a_worker_that_cannot_start_is_one_clear_error(videos, run_index, monkeypatch, tmp_path):
+    monkeypatch.setenv("VIDEOBERT_WEIGHTS_DIR", str(tmp_path))
+    for name in ("model.safetensors", "tokenizer.json", "mini.safetensors"):
+        (tmp_path / name).write_text("not weights")
+    with pytest.raises(WorkerError, match="could not start") as error:
+        index_videos(
+            [str(videos)],
+            tmp_path / "index",
+            model="mini-zero",
+            sampling=SamplingConfig(),
+            run=RunConfig(num_workers=1),
+        )
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_worker_that_cannot_write_stops_the_run_and_leaves_nothing_half_written(
+    videos, run_index, rows_of, tmp_path, monkeypatch
+):
+    run_index(videos / "a.mp4")
+
+    def disk_full(table, path, **options):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
+        patch.setattr("indexer.store.segments_table.pq.write_table", disk_full)
+        run_index(videos)
+    assert not list((tmp_path / "index" / "segments").glob("*.tmp"))
+    assert len(rows_of()) == 2
+    assert run_index(videos).indexed == 2
