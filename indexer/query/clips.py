@@ -149,7 +149,7 @@ def _decode_from(path: str, seek_s: float) -> Iterator[Shown]:
     with open_container(path) as container:
         stream = choose_stream(container, _MAX_PIXELS)
         if seek_s > 0:
-            pass
+            _prime(container, stream)
             if not _seek(container, stream, seek_s):
                 return
         yield from shown_spans(_timed_frames(container, stream))

@@ -210,17 +210,18 @@ def test_clip_of_something_else_is_an_error(tmp_path) -> None:
     ("name", "start_s", "why"),
     [
         ("normal/cockatoo.mp4", 10.0, "4:4:4 of an old x264, which names its version in the first packet only"),
-        ("odd/empty_edit_5s.mp4", 3.0, "seeking lands between key frames"),
-        ("odd/vc1-wmapro.mp4", 1.5, "every packet is called a key frame"),
-        ("odd/rv30.mp4", 1.1, "seeking fails"),
+        ("odd/empty_edit_5s.mp4", 2.97, "seeking lands between key frames"),
+        ("odd/vc1-wmapro.mp4", 1.49, "every packet is called a key frame"),
+        ("odd/rv30.mp4", 1.08, "seeking fails"),
     ],
 )
 def test_clip_after_a_seek_is_as_decoded_from_the_beginning(monkeypatch, name, start_s, why) -> None:
-    sought = make_clip(SHARED / name, start_s, start_s + 0.5)
+    sought = frames_of(make_clip(SHARED / name, start_s, start_s + 0.5))
     monkeypatch.setattr(clips, "_seek", lambda *args: False)
-    assert [pixels.tolist() for _, pixels in frames_of(sought)] == [
-        pixels.tolist() for _, pixels in frames_of(make_clip(SHARED / name, start_s, start_s + 0.5))
-    ], why
+    expected = frames_of(make_clip(SHARED / name, start_s, start_s + 0.5))
+    assert [time_s for time_s, _ in sought] == [time_s for time_s, _ in expected]
+    for (_, left), (_, right) in zip(sought, expected, strict=True):
+        assert np.abs(left.astype(int) - right).mean() < 1, why
 
 
 @pytest.mark.shared
