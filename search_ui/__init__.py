@@ -1,0 +1,1 @@
+"""The search page: `streamlit run search_ui/app.py -- INDEX`, or `videobert ui INDEX`."""

@@ -1,0 +1,107 @@
+"""An index of one-coloured videos, made with the tiny model, and the page run on it without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from indexer.config import IndexConfig, RunConfig, SamplingConfig
+from indexer.pipeline import index_videos
+from indexer.store.index import IndexStore
+from model import model_facts
+
+APP = Path(__file__).resolve().parents[2] / "search_ui" / "app.py"
+COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
+HOSTILE_NAME = "<img src=x onerror=alert(1)> **bold** [a](javascript:b) :red[c] $d$ \u202e4pm..mp4"
+
+
+def _write_colour(path: Path, name: str) -> None:
+    """4 s of one colour."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=2, options={"crf": "1"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv444p"
+        for _ in range(8):
+            picture = np.full((64, 64, 3), COLOURS[name], np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def _index_folder(folder: Path, into: Path) -> None:
+    index_videos([str(folder)], into, model="tiny_test", sampling=SamplingConfig(), run=RunConfig(), in_process=True)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    st.cache_resource.clear()
+    st.cache_data.clear()
+
+
+@pytest.fixture
+def write_colour() -> Callable[[Path, str], None]:
+    return _write_colour
+
+
+@pytest.fixture
+def index_folder() -> Callable[[Path, Path], None]:
+    """`index_folder(videos, into)`."""
+    return _index_folder
+
+
+@pytest.fixture
+def hostile_name() -> str:
+    """Name of the blue video."""
+    return HOSTILE_NAME
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """red.mp4, green.mp4 and a blue one whose name is an attack."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    _write_colour(folder / "red.mp4", "red")
+    _write_colour(folder / "green.mp4", "green")
+    _write_colour(folder / "attack.mp4", "blue")
+    (folder / "attack.mp4").rename(folder / HOSTILE_NAME)
+    return folder
+
+
+@pytest.fixture
+def index(videos: Path, tmp_path: Path) -> Path:
+    _index_folder(videos, tmp_path / "index")
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def empty_index(tmp_path: Path) -> Path:
+    facts = model_facts("tiny_test")
+    config = IndexConfig(
+        model="tiny_test",
+        model_fingerprint=facts.fingerprint,
+        embedding_dim=facts.embedding_dim,
+        feature_shape=facts.feature_shape,
+    )
+    return IndexStore.open_or_create(tmp_path / "empty", config).path
+
+
+@pytest.fixture
+def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
+    """`open_page(index, q="red")` runs the page on an index; keyword arguments are query parameters of the address."""
+
+    def open_page(*arguments: Any, **parameters: str) -> AppTest:
+        monkeypatch.setattr("sys.argv", [str(APP), *map(str, arguments)])
+        page = AppTest.from_file(str(APP), default_timeout=60)
+        page.query_params.update(parameters)
+        page.run()
+        assert not page.exception
+        return page
+
+    return open_page
