@@ -21,6 +21,7 @@ from indexer.query.results import ClassifiedMoment, Label, Moment, SearchResult
 from indexer.store.index import IndexStore
 from indexer.store.snapshot import Coverage
 from model.config import preset
+from model.errors import ModelError
 from model.weights import load_text_encoder, model_facts
 
 # How many segments a moment is allowed to swallow before more are fetched.
@@ -197,13 +198,16 @@ class VideoIndex:
     @functools.cached_property
     def _text_encoder(self) -> Any:
         config = self._store.config
-        installed = model_facts(config.model).fingerprint
-        if installed != config.model_fingerprint:
-            raise IndexSettingsError(
-                f"the index was made with model {config.model!r} of fingerprint {config.model_fingerprint[:12]}, "
-                f"the installed one is {installed[:12]}: install the version that made it, or index into a new folder"
-            )
-        return load_text_encoder(config.model)
+        try:
+            installed = model_facts(config.model).fingerprint
+            if installed == config.model_fingerprint:
+                return load_text_encoder(config.model)
+        except ModelError as error:
+            raise IndexSettingsError(f"the model of this index cannot be loaded: {error}") from error
+        raise IndexSettingsError(
+            f"the index was made with model {config.model!r} of fingerprint {config.model_fingerprint[:12]}, "
+            f"the installed one is {installed[:12]}: install the version that made it, or index into a new folder"
+        )
 
     @functools.cached_property
     def _calibration(self) -> Calibration:
