@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from indexer import schema
 from indexer.config import SamplingConfig
-from indexer.ingest.encode import VideoEncoder
+from indexer.ingest.encode import EncodedVideo, VideoEncoder
 from indexer.ingest.guard import GuardedDecoder
 from indexer.ingest.sources import VideoFile
+from indexer.renamed import RenamedVideos
 from indexer.store.segments_table import SegmentFile, write_segment_file
 from model.weights import load_model
 
@@ -33,11 +34,13 @@ class WorkItem:
         file: the video as listed.
         attempts: how many runs have tried this version of the file, this one included.
         known_fingerprint: content that the index already holds for this URI; equal content is not encoded again.
+        maybe_renamed: it is new and has the size of a video whose file is gone.
     """
 
     file: VideoFile
     attempts: int = 1
     known_fingerprint: str | None = None
+    maybe_renamed: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -56,18 +59,24 @@ class BatchResult:
         videos: rows of `schema.VIDEOS`, to be committed.
         unchanged: videos whose bytes turned out to be known; only their size or time as listed is new.
         file: the segment file, or None if there are no moments.
+        renamed_from: URIs whose moments were copied, because their files now have other names.
     """
 
     videos: pa.Table
     unchanged: list[VideoFile]
     file: SegmentFile | None
+    renamed_from: list[str] = field(default_factory=list)
 
     def to_row(self) -> dict[str, bytes]:
         """As one row of bytes columns, to pass between processes."""
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, schema.VIDEOS) as writer:
             writer.write_table(self.videos)
-        rest = {"unchanged": [asdict(file) for file in self.unchanged], "file": self.file and self.file.to_dict()}
+        rest = {
+            "unchanged": [asdict(file) for file in self.unchanged],
+            "file": self.file and self.file.to_dict(),
+            "renamed_from": self.renamed_from,
+        }
         return {"videos": sink.getvalue().to_pybytes(), "rest": json.dumps(rest).encode()}
 
     @classmethod
@@ -77,6 +86,7 @@ class BatchResult:
             videos=pa.ipc.open_stream(row["videos"]).read_all(),
             unchanged=[VideoFile(**values) for values in rest["unchanged"]],
             file=rest["file"] and SegmentFile(**rest["file"]),
+            renamed_from=rest["renamed_from"],
         )
 
 
@@ -85,7 +95,7 @@ class EncoderSettings:
     """All that a worker needs to start.
 
     Attributes:
-        segments_folder: where segment files go.
+        index_path: the index, which exists.
         model: preset or checkpoint.
         sampling: see `SamplingConfig`.
         device: "cpu" or "cuda".
@@ -93,7 +103,7 @@ class EncoderSettings:
         decode_timeout_s: see `RunConfig`.
     """
 
-    segments_folder: str
+    index_path: str
     model: str
     sampling: SamplingConfig
     device: str = "cpu"
@@ -105,10 +115,11 @@ class BatchEncoder:
     """Encodes batches one after the other, with one model and one guarded decoder."""
 
     def __init__(self, settings: EncoderSettings) -> None:
-        self._folder = Path(settings.segments_folder)
+        self._folder = Path(settings.index_path) / "segments"
         self._decoder = GuardedDecoder(timeout_s=settings.decode_timeout_s)
         model = load_model(settings.model, device=settings.device, num_threads=settings.num_threads)
         self._encoder = VideoEncoder(model, self._decoder, settings.sampling)
+        self._renamed = RenamedVideos(settings.index_path)
 
     def encode(self, items: Sequence[WorkItem]) -> BatchResult:
         """Encodes the videos and writes their moments as one file.
@@ -120,19 +131,31 @@ class BatchEncoder:
         videos: list[dict[str, Any]] = []
         unchanged: list[VideoFile] = []
         segments: list[dict[str, Any]] = []
+        renamed_from: list[str] = []
         for item in items:
-            encoded = self._encoder.encode(
-                item.file, batch_id, attempts=item.attempts, known_fingerprint=item.known_fingerprint
-            )
+            copied = self._renamed.copy(item.file, batch_id) if item.maybe_renamed else None
+            if copied is not None:
+                renamed_from.append(copied.old_uri)
+            encoded = copied.encoded if copied else self._encode(item, batch_id)
             if encoded.unchanged:
                 unchanged.append(item.file)
             else:
                 videos.append(encoded.video)
                 segments += encoded.segments
-        file = None
-        if segments:
-            file = write_segment_file(self._folder, pa.Table.from_pylist(segments, schema=schema.SEGMENTS))
-        return BatchResult(videos=pa.Table.from_pylist(videos, schema=schema.VIDEOS), unchanged=unchanged, file=file)
+        return BatchResult(
+            videos=pa.Table.from_pylist(videos, schema=schema.VIDEOS),
+            unchanged=unchanged,
+            file=self._write(segments) if segments else None,
+            renamed_from=renamed_from,
+        )
+
+    def _encode(self, item: WorkItem, batch_id: str) -> EncodedVideo:
+        return self._encoder.encode(
+            item.file, batch_id, attempts=item.attempts, known_fingerprint=item.known_fingerprint
+        )
+
+    def _write(self, segments: list[dict[str, Any]]) -> SegmentFile:
+        return write_segment_file(self._folder, pa.Table.from_pylist(segments, schema=schema.SEGMENTS))
 
     def close(self) -> None:
         self._decoder.close()

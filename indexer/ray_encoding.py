@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,21 +124,29 @@ def encode_on_ray(
         num_gpus=1 if on_gpu else None,
     )
     try:
-        # No prefetching: it would hold a result back until the next one has arrived.
-        tables: Iterator[Any] = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-        for table in tables:
-            for row in table.to_pylist():
-                yield _result(row)
+        for row in _rows(dataset):
+            yield _result(row)
     except (ray.exceptions.RayError, RuntimeError) as error:
         kept = "what was committed is kept, run the same command again"
         raise WorkerError(f"the workers stopped: {_one_line(error)}; {kept}") from error
 
 
+def _rows(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    """Rows as they arrive. Without prefetching, which would hold a result back until the next one has arrived.
+
+    Ray Data's own generator is closed here: collected later, after Ray has been shut down, it would raise.
+    """
+    tables: Any = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+    with closing(tables):
+        for table in tables:
+            yield from table.to_pylist()
+
+
 class EncodingWorker:
     """What a Ray Data actor runs.
 
-    Errors of ours travel as results: raised, they would arrive as pages of traceback, and one from the constructor would
-    make Ray start the actor again and again.
+    Errors of ours travel as results: raised, they would arrive as pages of traceback, and one from the constructor
+    would make Ray start the actor again and again.
     """
 
     def __init__(self, settings: EncoderSettings) -> None:

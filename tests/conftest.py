@@ -90,3 +90,9 @@ def _silence(stream: av.AudioStream, seconds: float) -> list[av.Packet]:
 def synthetic(tmp_path: Path) -> SyntheticVideos:
     """Makes videos in the test's own folder: `synthetic.write("a.mp4", range(0, 2000, 40))`."""
     return SyntheticVideos(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def make_videos() -> type[SyntheticVideos]:
+    """For fixtures that outlive one test: `make_videos(folder).write(...)`."""
+    return SyntheticVideos

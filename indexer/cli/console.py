@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
@@ -98,6 +101,30 @@ def run(command: Callable[[], Any], *, debug: bool) -> NoReturn:
         say(f"error: {error}")
         code = EXIT_FAILED
     sys.exit(code)
+
+
+@contextmanager
+def sigterm_like_ctrl_c() -> Iterator[None]:
+    """Within the block SIGTERM stops the run as Ctrl-C does: what has arrived is committed, and the exit code is 1."""
+    interrupted = False
+
+    def leave() -> None:
+        if interrupted:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(EXIT_FAILED)
+
+    # A thread may still be waiting in Ray, and the interpreter aborts when it ends such a thread; so the process leaves
+    # before. Registered before Ray is loaded, this runs after Ray has shut its own processes down.
+    atexit.register(leave)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stopped() -> int:

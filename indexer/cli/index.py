@@ -68,11 +68,16 @@ def index(
         )
         _report(summary, json=json, prefix="dry run, nothing done: ")
         return console.EXIT_DONE
-    with ProgressDisplay() as display:
+    with console.sigterm_like_ctrl_c(), ProgressDisplay() as display:
         summary = index_videos(sources, into, model=model, sampling=sampling, run=run, on_progress=display.update)
+    return report_run(summary, into, json=json)
+
+
+def report_run(summary: RunSummary, index: str, *, json: bool) -> int:
+    """Prints what a run did, and returns the exit code for it."""
     _report(summary, json=json)
     if summary.failed:
-        console.say(f"{summary.failed} videos failed: see `videobert failures {into}`")
+        console.say(f"{summary.failed} videos failed: see `videobert failures {index}`")
     return console.EXIT_SOME_FAILED if summary.failed else console.EXIT_DONE
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
+import typer
+
 from indexer.cli import console
 from indexer.cli.app import app
+from indexer.errors import IndexFormatError
 
 
 @app.command(epilog="Example: videobert info my-index")
@@ -25,12 +29,26 @@ def info(index: str = console.IndexArgument, json: bool = console.JsonOption) ->
 
 
 @app.command(epilog="Example: videobert failures my-index")
-def failures(index: str = console.IndexArgument, json: bool = console.JsonOption) -> None:
+def failures(
+    index: str = console.IndexArgument,
+    out: str | None = typer.Option(
+        None, "--out", metavar="FILE.parquet", help="Write them to a Parquet file.", show_default=False
+    ),
+    json: bool = console.JsonOption,
+) -> None:
     """List the videos that could not be indexed, and why."""
     from indexer.store.index import IndexStore
-    from indexer.store.report import list_failures
+    from indexer.store.report import list_failures, write_failures
 
-    rows = list_failures(IndexStore.open(index))
+    store = IndexStore.open(index)
+    if out is not None:
+        num_failures = write_failures(store, out)
+        if json:
+            console.print_json({"failures": num_failures, "file": out})
+        else:
+            print(f"{num_failures} failures written to {out}")
+        return
+    rows = list_failures(store)
     if json:
         for row in rows:
             console.print_json(row)
@@ -42,12 +60,25 @@ def failures(index: str = console.IndexArgument, json: bool = console.JsonOption
 
 
 @app.command(epilog="Example: videobert verify my-index")
-def verify(index: str = console.IndexArgument, json: bool = console.JsonOption) -> int:
+def verify(
+    index: str = console.IndexArgument,
+    repair: bool = typer.Option(
+        False,
+        "--repair",
+        help="First rebuild the vectors where they are missing, damaged or incomplete.",
+    ),
+    json: bool = console.JsonOption,
+) -> int:
     """Check that tables, files and vectors agree. Exit code 1 if they do not."""
     from indexer.store.index import IndexStore
+    from indexer.store.verify import repair_vectors
     from indexer.store.verify import verify as find_problems
 
-    problems = find_problems(IndexStore.open(index))
+    store = IndexStore.open(index)
+    with contextlib.suppress(IndexFormatError):  # of the tables: it is among the problems then
+        if repair and repair_vectors(store):
+            console.say("the vectors were rebuilt from the tables")
+    problems = find_problems(store)
     if json:
         console.print_json({"sound": not problems, "problems": problems})
     elif not problems:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from indexer.errors import IndexFormatError, IndexNotFoundError, IndexSettingsEr
 from indexer.store.ledger import Ledger
 from indexer.store.segments_table import SegmentFile, SegmentsTable
 from indexer.store.snapshot import SegmentRows, Snapshot, read_keys
-from indexer.store.vectors import VectorManifest, build_vector_file, delete_older
+from indexer.store.vectors import VectorManifest, build_vector_file, delete_older, delete_others
 
 _SETTINGS = "index.json"
 
@@ -117,20 +117,30 @@ class IndexStore:
         rows = SegmentRows(files, list(self._keys.values()), ledger.indexed)
         return Snapshot(self.config, ledger, rows, self.vectors_folder)
 
-    def commit(self, videos: pa.Table, files: Sequence[SegmentFile]) -> int:
+    def commit(self, videos: pa.Table, files: Sequence[SegmentFile], remove: Iterable[int] = ()) -> int:
         """Makes a batch visible: first its moments, then, in one atomic step, its videos.
+
+        Args:
+            videos: rows of `schema.VIDEOS`.
+            files: segment files that hold their moments.
+            remove: ids of other videos that are removed in the same step.
 
         Raises:
             StorageError: nothing of the batch is visible then.
         """
         self.segments.add(files)
-        return self.ledger.commit(videos)
+        return self.ledger.commit(videos, remove)
 
-    def build_vectors(self) -> VectorManifest | None:
-        """Writes a vector file for the newest ledger version; None where it is covered already, or empty."""
+    def build_vectors(self, *, anew: bool = False) -> VectorManifest | None:
+        """Writes a vector file for the newest ledger version; None where it is covered already, or empty.
+
+        Args:
+            anew: write it even where one seems to cover the version, and delete all others.
+        """
         snapshot = self.snapshot()
         coverage = snapshot.coverage
-        if snapshot.num_segments == 0 or (not coverage.uncovered and not coverage.tombstones and not coverage.damaged):
+        is_covered = not coverage.uncovered and not coverage.tombstones and not coverage.damaged
+        if snapshot.num_segments == 0 or (is_covered and not anew):
             return None
         manifest = build_vector_file(
             self.vectors_folder,
@@ -139,6 +149,8 @@ class IndexStore:
             batch_ids=snapshot.rows.batch_ids,
             ledger_version=snapshot.ledger.version,
         )
+        if anew or coverage.damaged:
+            delete_others(self.vectors_folder, manifest)
         delete_older(self.vectors_folder)
         return manifest
 

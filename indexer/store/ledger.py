@@ -28,6 +28,9 @@ _MAX_ATTEMPTS = 30
 # Without retries inside Delta, a commit succeeds only on exactly the version that was read.
 _COMPARE_AND_SWAP = CommitProperties(max_commit_retries=0)
 
+# A row that says "removed" says nothing else.
+_NULLABLE = pa.schema([field.with_nullable(True) for field in schema.VIDEOS])
+
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerSnapshot:
@@ -77,11 +80,12 @@ class Ledger:
             version=table.version(), videos=read_parquet_files(data_files(table, self._folder), schema.VIDEOS)
         )
 
-    def commit(self, rows: pa.Table) -> int:
-        """Inserts or replaces the given videos in one atomic commit.
+    def commit(self, rows: pa.Table, remove: Iterable[int] = ()) -> int:
+        """Inserts or replaces the given videos, and removes others, in one atomic commit.
 
         Args:
             rows: columns of `schema.VIDEOS`, each `video_id` at most once.
+            remove: ids of videos that are not in `rows`; unknown ones are ignored.
 
         Returns:
             The new version of the ledger.
@@ -89,16 +93,11 @@ class Ledger:
         Raises:
             StorageError: the storage refused, or other writers won every race for too long.
         """
-        return self._commit(rows.cast(schema.VIDEOS))
+        return self._commit(pa.concat_tables([rows.cast(_NULLABLE), _removals(remove)]))
 
     def remove(self, video_ids: Iterable[int]) -> int:
         """Removes videos in one atomic commit; unknown ids are ignored. Returns the new version."""
-        ids = list(video_ids)
-        columns = {field.name: pa.nulls(len(ids), field.type) for field in schema.VIDEOS}
-        columns["video_id"] = pa.array(ids, pa.int64())
-        columns["status"] = pa.array([_REMOVED] * len(ids), pa.string())
-        nullable = pa.schema([field.with_nullable(True) for field in schema.VIDEOS])
-        return self._commit(pa.table(columns, schema=nullable))
+        return self._commit(_removals(video_ids))
 
     def _commit(self, rows: pa.Table) -> int:
         for attempt in range(_MAX_ATTEMPTS):
@@ -129,7 +128,7 @@ class Ledger:
             merge = merge.when_matched_delete(predicate=f"new.status = '{_REMOVED}'").when_matched_update_all()
             merge.when_not_matched_insert_all(predicate=f"new.status <> '{_REMOVED}'").execute()
         else:
-            added = rows.filter(pc.not_equal(rows["status"], _REMOVED))
+            added = rows.filter(pc.not_equal(rows["status"], _REMOVED)).cast(schema.VIDEOS)
             if added.num_rows == 0:
                 return
             write_deltalake(table, added, mode="append", commit_properties=_COMPARE_AND_SWAP)
@@ -143,6 +142,14 @@ class Ledger:
             self._known_ids = ids["video_id"].to_numpy()
             self._known_version = table.version()
         return self._known_ids
+
+
+def _removals(video_ids: Iterable[int]) -> pa.Table:
+    ids = list(video_ids)
+    columns = {field.name: pa.nulls(len(ids), field.type) for field in schema.VIDEOS}
+    columns["video_id"] = pa.array(ids, pa.int64())
+    columns["status"] = pa.array([_REMOVED] * len(ids), pa.string())
+    return pa.table(columns, schema=_NULLABLE)
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import uuid
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from indexer.errors import StorageError, UsageError
 from indexer.store.index import IndexStore
 
 
@@ -53,3 +59,29 @@ def list_failures(store: IndexStore) -> list[dict[str, Any]]:
         }
         for row in failed.to_pylist()
     ]
+
+
+def write_failures(store: IndexStore, out: str | Path) -> int:
+    """Writes what `list_failures` lists as a Parquet file, whole or not at all. Returns their number.
+
+    Raises:
+        UsageError: `out` is a folder.
+        StorageError: it could not be written.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise UsageError(
+            f"{str(out)!r} is a folder: name a file to write, for example {str(out / 'failures.parquet')!r}"
+        )
+    rows = list_failures(store)
+    types = dict.fromkeys(("video", "stage", "kind", "message"), pa.string())
+    schema = pa.schema(types | {"attempts": pa.int32(), "tried_at": pa.string()})
+    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise StorageError(f"the failures cannot be written to {str(out)!r}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(rows)

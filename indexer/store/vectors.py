@@ -181,8 +181,19 @@ def open_vector_file(folder: Path, manifest: VectorManifest) -> VectorFile:
 def delete_older(folder: Path, keep: int = 2) -> None:
     """Deletes all but the newest vector files; a reader that has one open keeps it in memory."""
     for manifest in list(list_manifests(folder))[keep:]:
-        for suffix in (".json", ".faiss", ".rows.parquet"):
-            (folder / f"{manifest.name}{suffix}").unlink(missing_ok=True)
+        _delete(folder, manifest)
+
+
+def delete_others(folder: Path, kept: VectorManifest) -> None:
+    """Deletes all vector files but one, whatever their version."""
+    for manifest in list(list_manifests(folder)):
+        if manifest.name != kept.name:
+            _delete(folder, manifest)
+
+
+def _delete(folder: Path, manifest: VectorManifest) -> None:
+    for suffix in (".json", ".faiss", ".rows.parquet"):
+        (folder / f"{manifest.name}{suffix}").unlink(missing_ok=True)
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

@@ -35,6 +35,19 @@ def verify(store: IndexStore) -> list[str]:
     return problems
 
 
+def repair_vectors(store: IndexStore) -> bool:
+    """Rebuilds the vector file from the tables where it is missing, damaged, incomplete or of other vectors.
+
+    Returns:
+        Whether one was written.
+
+    Raises:
+        IndexFormatError: the tables themselves are damaged; `verify` names what is wrong with them.
+        StorageError: the vectors could not be written.
+    """
+    return store.build_vectors(anew=any(True for _ in _vector_problems(store))) is not None
+
+
 def _file_problems(store: IndexStore) -> Iterator[str]:
     """Every committed file is there with the size that the log states."""
     for folder in (store.path / "videos", store.path / "segments"):
@@ -83,12 +96,12 @@ def _vector_problems(store: IndexStore) -> Iterator[str]:
     snapshot = store.snapshot()
     manifests = list(list_manifests(store.vectors_folder))
     if snapshot.num_segments and not manifests:
-        yield "there is no vector file: run `videobert index` again to build it (search works, more slowly)"
+        yield "there is no vector file: build it with `videobert verify --repair` (search works, more slowly)"
     for manifest in manifests[:1]:
         try:
             file = open_vector_file(store.vectors_folder, manifest)
         except IndexDirectoryError as error:
-            yield f"{error}: run `videobert index` again to rebuild it"
+            yield f"{error}: rebuild it with `videobert verify --repair`"
             continue
         visible = {
             (s, b): row
@@ -101,7 +114,10 @@ def _vector_problems(store: IndexStore) -> Iterator[str]:
         pairs = pairs[:: max(1, len(pairs) // _VECTORS_COMPARED)]
         stored = file.reconstruct(np.array([i for i, _ in pairs]))
         if pairs and not np.allclose(stored, snapshot.embeddings(np.array([row for _, row in pairs])), atol=1e-5):
-            yield f"the vector file {manifest.name} holds other vectors than the table: run `videobert index` again"
+            yield (
+                f"the vector file {manifest.name} holds other vectors than the table: "
+                "rebuild it with `videobert verify --repair`"
+            )
 
 
 def _shown(path: Path) -> str:

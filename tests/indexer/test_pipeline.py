@@ -227,9 +227,10 @@ def test_a_worker_that_cannot_write_stops_the_run_and_leaves_nothing_half_writte
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr("indexer.store.segments_table.pq.write_table", disk_full)
-        run_index(videos)
+        with pytest.raises(StorageError, match="No space left"):
+            run_index(videos)
     assert not list((tmp_path / "index" / "segments").glob("*.tmp"))
     assert len(rows_of()) == 2
     assert run_index(videos).indexed == 2

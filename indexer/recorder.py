@@ -1,0 +1,228 @@
+"""The driver's side of a run: takes results as they come, commits them every few seconds, keeps count."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from indexer import schema
+from indexer.batches import BatchResult, WorkItem
+from indexer.config import RunConfig
+from indexer.ingest.encode import empty_row, failure
+from indexer.ingest.sources import KnownVideo, MissingFile, VideoFile
+from indexer.renamed import vanished_videos
+from indexer.store.index import IndexStore
+
+_REMEMBERED = ["uri", "status", "size_bytes", "mtime_ns", "fingerprint", "attempts", "error_stage"]
+
+
+@dataclass(kw_only=True)
+class RunSummary:
+    """What a run did; the contract of `index --json`.
+
+    Attributes:
+        indexed: videos that are new or changed and are in the index now.
+        unchanged: videos that were in the index already, as they are.
+        failed: videos that could not be indexed, in this run or in an earlier one if they have not changed since.
+        removed: videos taken out of the index.
+        segments: moments written.
+        video_s: seconds of video that were looked at.
+        wall_s: seconds that the run took.
+    """
+
+    indexed: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    removed: int = 0
+    segments: int = 0
+    video_s: float = 0.0
+    wall_s: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        phase: "starting", "encoding" or "building vectors".
+        total: videos to encode in this run.
+        summary: what has been done so far.
+    """
+
+    phase: str
+    total: int
+    summary: RunSummary = field(default_factory=RunSummary)
+
+
+def known_videos(videos: pa.Table) -> dict[str, KnownVideo]:
+    """What rows of the ledger say, by URI, in the form that `diff` compares with."""
+    columns = [videos[name].to_pylist() for name in ("uri", "size_bytes", "mtime_ns", "status")]
+    return {
+        uri: KnownVideo(uri=uri, size_bytes=size, mtime_ns=mtime, status=status)
+        for uri, size, mtime, status in zip(*columns, strict=True)
+    }
+
+
+class Recorder:
+    """Takes results as they come, commits them every few seconds, and keeps count."""
+
+    def __init__(
+        self, store: IndexStore, run: RunConfig, started: float, on_progress: Callable[[Progress], None]
+    ) -> None:
+        self.store = store
+        self.run = run
+        self.summary = RunSummary()
+        self._started = started
+        self._on_progress = on_progress
+        self._total = 0
+        videos = store.ledger.snapshot().videos
+        self._rows = {row["uri"]: row for row in videos.select(_REMEMBERED).to_pylist()}
+        self.known = known_videos(videos)
+        self._vanished_sizes: set[int] = set()
+        self._to_prune: set[str] = set()
+        self._pending: list[BatchResult] = []
+        self._last_commit = time.monotonic()
+
+    def failed(self, stage: str | None) -> list[str]:
+        """URIs of the failed videos in the ledger, in order; of one stage, or of all."""
+        rows = self._rows.values()
+        return sorted(
+            row["uri"] for row in rows if row["status"] == schema.FAILED and stage in (None, row["error_stage"])
+        )
+
+    def expect(self, files: Sequence[VideoFile], *, pruned: Iterable[str]) -> None:
+        """Prepares for files that may be renamed videos, and removes the videos that are to be pruned.
+
+        A video whose file may have been renamed stays until the commit that brings the new name, or `prune_rest`.
+        """
+        new = [file for file in files if file.uri not in self._rows]
+        vanished = vanished_videos(new, self._rows.values())
+        self._vanished_sizes = set(vanished.values())
+        self._to_prune = set(pruned) & vanished.keys()
+        self._remove(set(pruned) - vanished.keys())
+
+    def prune_rest(self) -> None:
+        """Removes what `expect` left and no new file turned out to be."""
+        self._remove(self._to_prune)
+        self._to_prune = set()
+
+    def _remove(self, uris: set[str]) -> None:
+        if uris:
+            self.store.ledger.remove(schema.video_id(uri) for uri in uris)
+            self.summary.removed += len(uris)
+
+    def work_item(self, file: VideoFile) -> WorkItem:
+        row = self._rows.get(file.uri)
+        if row is None:
+            return WorkItem(file=file, maybe_renamed=file.size_bytes in self._vanished_sizes)
+        if row["status"] == schema.INDEXED:
+            return WorkItem(file=file, known_fingerprint=row["fingerprint"])
+        same = (row["size_bytes"], row["mtime_ns"]) == (file.size_bytes, file.mtime_ns)
+        return WorkItem(file=file, attempts=row["attempts"] + 1 if same else 1)
+
+    def record_unchanged(self, files: Sequence[VideoFile]) -> None:
+        """Counts the videos that are left alone: those in the index, and those that failed in an earlier run."""
+        still_failed = sum(self.known[file.uri].status == schema.FAILED for file in files)
+        self.summary.failed += still_failed
+        self.summary.unchanged += len(files) - still_failed
+
+    def record_missing(self, missing: Sequence[MissingFile]) -> None:
+        """What is named but cannot be read, and folders that cannot be listed, become failed rows."""
+        rows = []
+        for file in missing:
+            known = self._rows.get(file.uri)
+            if known and known["status"] == schema.INDEXED:
+                continue  # what is in the index stays until --prune
+            attempts = known["attempts"] + 1 if known else 1
+            rows.append(empty_row(file.uri, attempts=attempts) | failure("read", "NotFound", file.reason))
+        if rows:
+            self.store.ledger.commit(pa.Table.from_pylist(rows, schema=schema.VIDEOS))
+        self.summary.failed += len(missing)
+
+    def start(self, total: int) -> None:
+        self._total = total
+        self.report("starting")
+
+    def report(self, phase: str) -> None:
+        self.summary.wall_s = time.monotonic() - self._started
+        self._on_progress(Progress(phase=phase, total=self._total, summary=self.summary))
+
+    def consume(self, results: Iterator[BatchResult]) -> None:
+        """Commits results as they arrive; what has arrived when the run is interrupted is committed too."""
+        phase = "starting"
+        try:
+            for result in _with_ticks(results):
+                if result is not None:
+                    phase = "encoding"
+                    self._count(result)
+                    self._pending.append(result)
+                if time.monotonic() - self._last_commit >= self.run.commit_interval_s:
+                    self._commit()
+                self.report(phase)
+        finally:
+            self._commit()
+
+    def _count(self, result: BatchResult) -> None:
+        for row in result.videos.select(["status", "num_segments", "duration_s"]).to_pylist():
+            self.summary.indexed += row["status"] == schema.INDEXED
+            self.summary.failed += row["status"] == schema.FAILED
+            self.summary.segments += row["num_segments"]
+            self.summary.video_s += row["duration_s"] or 0.0
+        self.summary.unchanged += len(result.unchanged)
+
+    def _commit(self) -> None:
+        self._last_commit = time.monotonic()
+        pending, self._pending = self._pending, []
+        unchanged = [file for result in pending for file in result.unchanged]
+        tables = [result.videos for result in pending if result.videos.num_rows]
+        if unchanged:
+            tables.append(self._relisted(unchanged))
+        if tables:
+            renamed = self._to_prune.intersection(uri for result in pending for uri in result.renamed_from)
+            files = [result.file for result in pending if result.file]
+            self.store.commit(pa.concat_tables(tables), files, remove=[schema.video_id(uri) for uri in renamed])
+            self._to_prune -= renamed
+            self.summary.removed += len(renamed)
+
+    def _relisted(self, files: Sequence[VideoFile]) -> pa.Table:
+        """The rows that the ledger has for these videos, with size and time as listed now."""
+        listed = {file.uri: {"size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns} for file in files}
+        rows = self.store.ledger.snapshot().videos.to_pylist()
+        return pa.Table.from_pylist(
+            [row | listed[row["uri"]] for row in rows if row["uri"] in listed], schema=schema.VIDEOS
+        )
+
+
+def _with_ticks(results: Iterator[BatchResult], interval_s: float = 1.0) -> Iterator[BatchResult | None]:
+    """Yields the results, and None whenever none came for a while, so that the caller can commit and report."""
+    arrived: queue.Queue[BatchResult | BaseException | None] = queue.Queue()
+
+    def pump() -> None:
+        try:
+            for result in results:
+                arrived.put(result)
+            arrived.put(None)
+        except BaseException as error:  # handed to the other thread, which raises it
+            arrived.put(error)
+
+    threading.Thread(target=pump, daemon=True).start()
+    while True:
+        try:
+            item = arrived.get(timeout=interval_s)
+        except queue.Empty:
+            yield None
+            continue
+        if item is None:
+            return
+        if isinstance(item, BaseException):
+            raise item
+        yield item

@@ -1,0 +1,105 @@
+"""Renamed videos: a new file with the bytes of a video whose own file is gone takes over its moments, undecoded.
+
+The driver tells by its size whether a new file may be one; the worker, by the fingerprint of its bytes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from indexer import schema
+from indexer.errors import IndexDirectoryError, VideoError
+from indexer.ingest.encode import EncodedVideo
+from indexer.ingest.sources import VideoFile, fingerprint_file, uri_to_path
+from indexer.ingest.transcripts import read_sidecar, text_between
+from indexer.store.index import IndexStore
+from indexer.store.snapshot import Snapshot
+
+
+def vanished_videos(files: Sequence[VideoFile], known: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Indexed videos whose file no longer exists, and has the size of one of these: URI → size in bytes.
+
+    Args:
+        files: new files.
+        known: rows of the ledger: `uri`, `status` and `size_bytes`.
+    """
+    sizes = {file.size_bytes for file in files}
+    if not sizes:
+        return {}
+    return {
+        row["uri"]: row["size_bytes"]
+        for row in known
+        if row["status"] == schema.INDEXED and row["size_bytes"] in sizes and is_gone(row["uri"])
+    }
+
+
+def is_gone(uri: str) -> bool:
+    return not os.path.lexists(uri_to_path(uri))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopiedVideo:
+    """A renamed video under its new name.
+
+    Attributes:
+        encoded: what encoding it again would give.
+        old_uri: its name until now.
+    """
+
+    encoded: EncodedVideo
+    old_uri: str
+
+
+class RenamedVideos:
+    """Copies videos that an index holds. The index is read when the first file is looked up, and only once."""
+
+    def __init__(self, index_path: str) -> None:
+        self._index_path = index_path
+        self._opened: Snapshot | None = None
+
+    def copy(self, file: VideoFile, batch_id: str) -> CopiedVideo | None:
+        """The rows of a video under its new name, or None where it has to be encoded.
+
+        That is where no vanished video has its bytes, or a subtitle file beside the new name says something else.
+        """
+        try:
+            fingerprint = fingerprint_file(file.path)
+            snapshot = self._snapshot()
+            same_bytes = pc.equal(snapshot.videos["fingerprint"], fingerprint).fill_null(False).to_numpy()
+            for number in np.flatnonzero(same_bytes):
+                old_uri = snapshot.videos["uri"][int(number)].as_py()
+                encoded = _renamed(snapshot, int(number), file, batch_id) if is_gone(old_uri) else None
+                if encoded is not None:
+                    return CopiedVideo(encoded=encoded, old_uri=old_uri)
+        except (VideoError, IndexDirectoryError):
+            pass  # encoding it says what is wrong
+        return None
+
+    def _snapshot(self) -> Snapshot:
+        if self._opened is None:
+            self._opened = IndexStore.open(self._index_path).snapshot()
+        return self._opened
+
+
+def _renamed(snapshot: Snapshot, number: int, file: VideoFile, batch_id: str) -> EncodedVideo | None:
+    """Video `number` of the snapshot with its moments, as if it had been encoded from `file`."""
+    rows = np.flatnonzero(snapshot.rows.video_rows == number)
+    segments = snapshot.read(rows, schema.SEGMENTS.names).sort_by("start_s").to_pylist()
+    video = snapshot.videos.slice(number, 1).to_pylist()[0]
+    cues = read_sidecar(file.path)
+    same_text = all(row["transcript"] == text_between(cues, row["start_s"], row["end_s"]) for row in segments)
+    if len(segments) != video["num_segments"] or not same_text:
+        return None
+    identity = {"video_id": schema.video_id(file.uri), "batch_id": batch_id}
+    listed = {"uri": file.uri, "size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns, "attempts": 1}
+    return EncodedVideo(
+        video=video | identity | listed | {"indexed_at": datetime.datetime.now(datetime.UTC)},
+        segments=[row | identity | {"segment_id": schema.segment_id(file.uri, row["start_s"])} for row in segments],
+    )

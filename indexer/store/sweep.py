@@ -1,0 +1,105 @@
+"""Deletes files that nothing refers to any more, and keeps two compactions of one index apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deltalake.exceptions import DeltaError
+
+from indexer.errors import IndexDirectoryError, StorageError
+from indexer.store.delta import data_files, open_delta
+from indexer.store.index import IndexStore
+from indexer.store.vectors import list_manifests
+
+# Half-written files of processes that died; what is finished has another name.
+_LEFTOVERS = (".*.tmp", ".write-test-*", "segments/.part-*.tmp", "vectors/.v*.tmp")
+_LOCK = ".compact.lock"
+# No compaction takes so long. One that does is kept from harm by compare and swap.
+_LOCK_LIMIT_S = 6 * 3600
+
+
+def delete_unneeded(store: IndexStore, older_than_hours: int) -> dict[str, int]:
+    """Deletes files that no version of the tables has needed for some hours, and leftovers of crashes of that age.
+
+    Returns:
+        Path and size in bytes of each file deleted.
+
+    Raises:
+        StorageError: a file could not be deleted.
+    """
+    cutoff_s = time.time() - older_than_hours * 3600
+    deleted: dict[str, int] = {}
+    try:
+        for path in [*_unneeded_data_files(store, older_than_hours), *_leftovers(store, cutoff_s)]:
+            if path.exists():
+                deleted[str(path)] = path.stat().st_size
+                path.unlink(missing_ok=True)
+    except (DeltaError, OSError) as error:
+        raise StorageError(f"old files could not be deleted: {' '.join(str(error).split())[:300]}") from error
+    return deleted
+
+
+def _unneeded_data_files(store: IndexStore, older_than_hours: int) -> Iterator[Path]:
+    """Files taken out of a table, or written but never part of it, so many hours ago."""
+    for folder in (store.path / "videos", store.segments.folder):
+        table = open_delta(folder)
+        needed = set(data_files(table, folder))
+        # A dry run names the files; a real one would add two commits to the log.
+        names = table.vacuum(older_than_hours, dry_run=True, enforce_retention_duration=False, full=True)
+        yield from (folder / name for name in names if str(folder / name) not in needed)
+
+
+def _leftovers(store: IndexStore, cutoff_s: float) -> Iterator[Path]:
+    named = {manifest.name for manifest in list_manifests(store.vectors_folder)}
+    vectors = store.vectors_folder.glob("v*")
+    without_manifest = [path for path in vectors if path.name.split(".")[0] not in named]
+    half_written = [path for pattern in _LEFTOVERS for path in store.path.glob(pattern)]
+    yield from (path for path in without_manifest + half_written if path.stat().st_mtime <= cutoff_s)
+
+
+@contextmanager
+def compact_lock(index_path: Path) -> Iterator[None]:
+    """Holds the lock file of compaction within the block. One left by a process that died is taken over.
+
+    Raises:
+        IndexDirectoryError: another process holds it.
+        StorageError: it cannot be written.
+    """
+    lock = index_path / _LOCK
+    try:
+        if _is_stale(lock):
+            lock.unlink(missing_ok=True)
+        with open(lock, "x") as file:
+            json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
+    except FileExistsError:
+        raise IndexDirectoryError(
+            f"the index {str(index_path)!r} is being compacted by another process: "
+            f"wait for it, or delete {str(lock)!r} if there is none"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"the index at {str(index_path)!r} cannot be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _is_stale(lock: Path) -> bool:
+    """Whether its process has certainly ended, or the lock is older than any compaction."""
+    try:
+        if time.time() - lock.stat().st_mtime > _LOCK_LIMIT_S:
+            return True
+        owner = json.loads(lock.read_bytes())
+        if owner["host"] == socket.gethostname():
+            os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except (FileNotFoundError, PermissionError, ValueError, KeyError, TypeError):
+        pass  # not there, alive under another user, or not written to its end yet
+    return False

@@ -1,0 +1,165 @@
+"""`remove`, `retry` and `compact` as the contract describes them."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from indexer.store.index import IndexStore
+
+
+def json_line(out):
+    (line,) = out.splitlines()
+    return json.loads(line)
+
+
+def ledger(path: Path) -> dict[str, dict]:
+    return {Path(row["uri"]).name: row for row in IndexStore.open(path).ledger.snapshot().videos.to_pylist()}
+
+
+def test_remove_takes_paths_and_uris(videobert, index, videos, monkeypatch):
+    monkeypatch.chdir(videos)
+    code, out, _ = videobert("remove", index, "a.mp4", (videos / "sub" / "c.avi").as_uri(), videos / "a.mp4", "--json")
+    assert (code, json_line(out)) == (0, {"removed": 2})
+    assert list(ledger(index)) == ["b.mkv"]
+    assert IndexStore.open(index).snapshot().num_segments == 1
+
+
+def test_remove_knows_videos_whose_files_are_gone(videobert, index, videos):
+    (videos / "a.mp4").unlink()
+    assert videobert("remove", index, videos / "a.mp4")[:2] == (0, "1 removed\n")
+    assert sorted(ledger(index)) == ["b.mkv", "c.avi"]
+
+
+@pytest.mark.parametrize("unknown", ["nowhere.mp4", "s3://bucket/nowhere.mp4"])
+def test_remove_removes_nothing_when_one_is_unknown(videobert, index, videos, unknown):
+    code, out, err = videobert("remove", index, videos / "a.mp4", unknown)
+    assert (code, out) == (2, "")
+    assert unknown in err
+    assert len(err.strip().splitlines()) == 1
+    assert len(ledger(index)) == 3
+
+
+def index_two_bad(videobert, videos, tmp_path) -> Path:
+    (videos / "bad.mp4").write_text("no video")
+    (tmp_path / "list.txt").write_text("videos/a.mp4\nvideos/gone.mp4\n")
+    args = [videos, tmp_path / "list.txt", "--into", tmp_path / "index", "--model", "tiny_test"]
+    assert videobert("index", *args)[0] == 3
+    return tmp_path / "index"
+
+
+def test_retry_counts_attempts_of_what_fails_again(videobert, videos, tmp_path):
+    index = index_two_bad(videobert, videos, tmp_path)
+    code, out, err = videobert("retry", index, "--json")
+    assert code == 3
+    assert "videobert failures" in err
+    summary = json_line(out)
+    assert (summary["indexed"], summary["unchanged"], summary["failed"], summary["removed"]) == (0, 0, 2, 0)
+    rows = ledger(index)
+    assert (rows["bad.mp4"]["attempts"], rows["bad.mp4"]["error_kind"]) == (2, "NotAVideo")
+    assert (rows["gone.mp4"]["attempts"], rows["gone.mp4"]["error_kind"]) == (2, "NotFound")
+
+
+def test_retry_indexes_what_has_been_repaired(videobert, videos, tmp_path, synthetic):
+    index = index_two_bad(videobert, videos, tmp_path)
+    synthetic.write("videos/bad.mp4", range(0, 1_000, 100))
+    synthetic.write("videos/gone.mp4", range(0, 1_000, 100))
+    code, out, _ = videobert("retry", index, "--json")
+    assert (code, json_line(out)["indexed"], json_line(out)["segments"]) == (0, 2, 2)
+    assert {row["status"] for row in ledger(index).values()} == {"indexed"}
+    assert videobert("retry", index)[0] == 0
+    assert videobert("verify", index)[0] == 0
+
+
+def test_retry_leaves_other_stages_alone(videobert, videos, tmp_path):
+    index = index_two_bad(videobert, videos, tmp_path)
+    assert videobert("retry", index, "--stage", "open")[0] == 3
+    rows = ledger(index)
+    assert (rows["bad.mp4"]["attempts"], rows["gone.mp4"]["attempts"]) == (2, 1)
+
+
+def test_retry_marks_a_failed_file_that_has_gone_since(videobert, videos, tmp_path):
+    index = index_two_bad(videobert, videos, tmp_path)
+    (videos / "bad.mp4").unlink()
+    assert videobert("retry", index)[0] == 3
+    assert ledger(index)["bad.mp4"]["error_kind"] == "NotFound"
+
+
+def test_retry_refuses_a_stage_that_there_is_not(videobert, index):
+    code, _, err = videobert("retry", index, "--stage", "dancing")
+    assert code == 2
+    assert "read, open, decode, encode, write" in err
+
+
+def test_compact_reports_and_keeps_the_index_sound(videobert, index, synthetic, videos):
+    synthetic.write("videos/d.mp4", range(0, 1_000, 100))
+    assert videobert("index", videos, "--into", index, "--model", "tiny_test")[0] == 0
+    videobert("remove", index, videos / "a.mp4")
+    code, out, _ = videobert("compact", index, "--older-than-hours", 0, "--json")
+    report = json_line(out)
+    assert code == 0
+    assert set(report) == {"files_before", "files_after", "rows_dropped", "files_deleted", "bytes_freed"}
+    assert (report["files_after"], report["rows_dropped"]) == (1, 2)
+    assert videobert("compact", index)[1].startswith("1 segment files are 1 now, 0 rows dropped; 0 files deleted")
+    assert videobert("verify", index)[0] == 0
+
+
+def test_compact_refuses_while_another_one_runs(videobert, index):
+    (index / ".compact.lock").write_text('{"host": "elsewhere", "pid": 1}')
+    code, out, err = videobert("compact", index)
+    assert (code, out) == (1, "")
+    assert "is being compacted by another process" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_verify_repairs_vectors_on_request(videobert, index):
+    (path,) = (index / "vectors").glob("*.faiss")
+    path.unlink()
+    assert videobert("verify", index)[0] == 1
+    code, out, err = videobert("verify", index, "--repair", "--json")
+    assert (code, json_line(out)) == (0, {"sound": True, "problems": []})
+    assert "rebuilt" in err
+    assert "rebuilt" not in videobert("verify", index, "--repair")[2]
+
+
+def test_verify_cannot_repair_a_table(videobert, index):
+    next((index / "segments").glob("part-*.parquet")).unlink()
+    code, _, err = videobert("verify", index, "--repair")
+    assert code == 1
+    assert "missing" in err
+
+
+def test_failures_can_be_written_as_parquet(videobert, videos, tmp_path):
+    index = index_two_bad(videobert, videos, tmp_path)
+    code, out, _ = videobert("failures", index, "--out", tmp_path / "failures.parquet")
+    assert (code, out) == (0, f"2 failures written to {tmp_path / 'failures.parquet'}\n")
+    listed = [json.loads(line) for line in videobert("failures", index, "--json")[1].splitlines()]
+    assert pq.read_table(tmp_path / "failures.parquet").to_pylist() == listed
+
+
+@pytest.mark.parametrize("verb", ["remove", "retry", "compact"])
+def test_every_verb_has_help_with_an_example(videobert, verb):
+    code, out, _ = videobert(verb, "--help")
+    assert code == 0
+    assert f"Example: videobert {verb}" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        (["remove", "{tmp}/none", "a.mp4"], 1, "there is no index"),
+        (["remove", "{tmp}/index"], 2, "VIDEO"),
+        (["retry", "{tmp}/none"], 1, "there is no index"),
+        (["compact", "{tmp}/none"], 1, "there is no index"),
+        (["compact", "{tmp}/index", "--older-than-hours", "-1"], 2, "older-than-hours"),
+        (["failures", "{tmp}/index", "--out", "{tmp}"], 2, "is a folder"),
+        (["failures", "{tmp}/index", "--out", "{tmp}/no/such/folder.parquet"], 1, "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_clear_line(videobert, index, tmp_path, args, code, text):
+    got, out, err = videobert(*(arg.format(tmp=tmp_path) for arg in args))
+    assert (got, out) == (code, "")
+    assert text in err
+    assert err.startswith("error: ")
+    assert len(err.strip().splitlines()) == 1

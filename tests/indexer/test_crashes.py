@@ -1,0 +1,293 @@
+"""An indexer killed with SIGKILL, at chosen points and at any time: the next run ends as if nothing had happened.
+
+The indexer runs as a process of its own. It kills its whole process group at the n-th call of a function, before or
+after the real call, so that each state the disk can be in is met exactly.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+
+from indexer import schema
+from indexer.config import RunConfig, SamplingConfig
+from indexer.pipeline import RunSummary, index_videos
+from indexer.store.compact import compact
+from indexer.store.delta import data_files, open_delta
+from indexer.store.index import IndexStore
+from indexer.store.verify import verify
+
+ROOT = Path(__file__).parents[2]
+SEED = 20
+
+DRIVER = """
+import importlib, inspect, os, signal, sys
+
+def kill_at(where, when, nth):
+    calls = 0
+    module, _, names = where.partition(":")
+    owner = importlib.import_module(module)
+    *path, name = names.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    real = getattr(owner, name)
+
+    def deadly(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if (calls, when) == (nth, "before"):
+            os.killpg(0, signal.SIGKILL)
+        result = real(*args, **kwargs)
+        if (calls, when) == (nth, "after"):
+            os.killpg(0, signal.SIGKILL)
+        return result
+
+    is_static = isinstance(inspect.getattr_static(owner, name), staticmethod)
+    setattr(owner, name, staticmethod(deadly) if is_static else deadly)
+
+verb, videos, index, where, when, nth = sys.argv[1:]
+from indexer.config import RunConfig, SamplingConfig
+from indexer.pipeline import index_videos
+from indexer.store.compact import compact
+from indexer.store.index import IndexStore
+if where:
+    kill_at(where, when, int(nth))
+print("ready", flush=True)
+if verb == "compact":
+    compact(IndexStore.open(index), older_than_hours=0)
+else:
+    run = RunConfig(prune=True, commit_interval_s=0.001, num_workers=1)
+    index_videos(
+        [videos], index, model="tiny_test", sampling=SamplingConfig(), run=run, in_process=verb != "ray"
+    )
+"""
+
+
+class Kill(NamedTuple):
+    """Which process dies where: "fresh" makes an index, "update" brings an older one up to date, "compact" compacts."""
+
+    verb: str
+    where: str
+    when: str = "after"
+    nth: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.verb}-{self.when}-{self.where.rpartition(':')[2]}-{self.nth}"
+
+
+SEGMENT_FILE = "indexer.batches:write_segment_file"
+PARQUET = "indexer.store.segments_table:pq.write_table"
+SEGMENTS_COMMIT = "indexer.store.segments_table:SegmentsTable.add"
+LEDGER_COMMIT = "indexer.store.ledger:Ledger.commit"
+VECTOR_PART = "indexer.store.vectors:_write_atomically"
+
+
+def around(verb: str, where: str, times: int = 1) -> list[Kill]:
+    return [Kill(verb, where, when, n + 1) for n in range(times) for when in ("before", "after")]
+
+
+# Half of a file (PARQUET), a file that no table names (SEGMENT_FILE), moments without a video (SEGMENTS_COMMIT after,
+# LEDGER_COMMIT before), part of a vector file (VECTOR_PART), part of a new index, of a compaction, ...
+POINTS = [
+    *around("fresh", "indexer.store.ledger:Ledger.create"),
+    *around("fresh", "indexer.store.segments_table:SegmentsTable.create"),
+    *around("fresh", "indexer.store.index:_create_file"),
+    *around("fresh", SEGMENT_FILE, 3),
+    *(Kill("fresh", PARQUET, nth=n) for n in (1, 2, 3)),
+    *around("fresh", "indexer.store.index:IndexStore.commit", 3),
+    *around("fresh", SEGMENTS_COMMIT, 3),
+    *around("fresh", LEDGER_COMMIT, 3),
+    *around("fresh", "indexer.store.index:build_vector_file"),
+    *(Kill("fresh", VECTOR_PART, nth=n) for n in (1, 2, 3)),
+    *around("update", "indexer.store.ledger:Ledger.remove"),
+    *around("update", SEGMENT_FILE, 2),
+    *(Kill("update", PARQUET, nth=n) for n in (1, 2)),
+    *around("update", SEGMENTS_COMMIT, 3),
+    *around("update", LEDGER_COMMIT, 3),
+    *around("update", "indexer.store.ledger:Ledger._commit_once", 3),
+    *around("update", "indexer.store.index:build_vector_file"),
+    *(Kill("update", VECTOR_PART, nth=n) for n in (1, 2, 3)),
+    *around("compact", "indexer.store.compact:_merge"),
+    *around("compact", "indexer.store.compact:_commit"),
+    *around("compact", "indexer.store.compact:_merge_ledger_files"),
+    *around("compact", "indexer.store.compact:delete_unneeded"),
+]
+QUICK = [
+    Kill("fresh", "indexer.store.ledger:Ledger.create"),
+    Kill("fresh", PARQUET, nth=2),
+    Kill("update", LEDGER_COMMIT, "before", 2),
+    Kill("update", VECTOR_PART, nth=2),
+]
+SLOW = random.Random(SEED).sample([point for point in POINTS if point not in QUICK], 30)
+
+
+def bring_up_to_date(videos: Path, index: Path) -> RunSummary:
+    return index_videos(
+        [str(videos)],
+        index,
+        model="tiny_test",
+        sampling=SamplingConfig(),
+        run=RunConfig(prune=True),
+        in_process=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory, make_videos: Any) -> SimpleNamespace:
+    """A folder of six videos, an index of its earlier state, and an index that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("crashes")
+    videos = folder / "videos"
+    videos.mkdir()
+    synthetic = make_videos(folder)
+    for i in range(6):
+        synthetic.write(f"videos/v{i}.mp4", range(0, 2_000 * (i + 1), 100))
+    bring_up_to_date(videos, folder / "earlier")
+    synthetic.write("videos/v0.mp4", range(0, 11_000, 100))
+    os.utime(videos / "v1.mp4", ns=(10**18, 10**18))
+    (videos / "v2.mp4").unlink()
+    (videos / "v3.mp4").rename(videos / "v6.mp4")
+    (videos / "v5.mp4").write_text("no longer a video")
+    synthetic.write("videos/v7.mp4", range(0, 15_000, 100))
+    summary = bring_up_to_date(videos, folder / "undisturbed")
+    assert (summary.indexed, summary.failed) == (5, 1)
+    return SimpleNamespace(videos=videos, earlier=folder / "earlier", undisturbed=folder / "undisturbed")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+def start(kill: Kill, videos: Path, index: Path, **environment: str) -> subprocess.Popen[str]:
+    arguments = [kill.verb, str(videos), str(index), kill.where, kill.when, str(kill.nth)]
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def visible(index: Path) -> list[dict[str, Any]]:
+    """Every visible row with all that does not tell of the run that made it."""
+    snapshot = IndexStore.open(index).snapshot()
+    rows = snapshot.read(range(snapshot.num_segments), schema.SEGMENTS.names).to_pylist()
+    return sorted(({**row, "batch_id": ""} for row in rows), key=lambda row: (row["video_id"], row["start_s"]))
+
+
+def ledger(index: Path) -> list[dict[str, Any]]:
+    rows = IndexStore.open(index).ledger.snapshot().videos.sort_by("uri").to_pylist()
+    return [{**row, "batch_id": "", "indexed_at": None} for row in rows]
+
+
+def assert_as_if_nothing_had_happened(collection: SimpleNamespace, index: Path) -> None:
+    """Goes on from a crash, undisturbed, and compares."""
+    bring_up_to_date(collection.videos, index)
+    expected = visible(collection.undisturbed)
+    assert visible(index) == expected
+    assert ledger(index) == ledger(collection.undisturbed)
+    assert verify(IndexStore.open(index)) == []
+    compact(IndexStore.open(index), older_than_hours=0)
+    assert visible(index) == expected
+    assert verify(IndexStore.open(index)) == []
+    assert_nothing_left_over(index)
+
+
+def assert_nothing_left_over(index: Path) -> None:
+    """No row but the visible ones, no file but those that the tables and the vectors name."""
+    store = IndexStore.open(index)
+    assert sum(pq.ParquetFile(file).metadata.num_rows for file in store.segments.files()) == len(visible(index))
+    for folder in (index / "segments", index / "videos"):
+        on_disk = {str(path) for path in folder.iterdir() if path.is_file()}
+        assert on_disk == set(data_files(open_delta(folder), folder))
+    stems = {path.name.split(".")[0] for path in (index / "vectors").iterdir()}
+    assert len(list((index / "vectors").iterdir())) == 3 * len(stems)
+    assert {path.name for path in index.iterdir()} == {"index.json", "segments", "vectors", "videos"}
+
+
+def run_and_die(kill: Kill, collection: SimpleNamespace, index: Path) -> None:
+    if kill.verb != "fresh":
+        shutil.copytree(collection.earlier, index)
+    if kill.verb == "compact":
+        bring_up_to_date(collection.videos, index)
+    process = start(kill, collection.videos, index)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, f"{kill} was never reached"
+
+
+@pytest.mark.parametrize("kill", QUICK, ids=str)
+def test_killed_run_leaves_no_trace_after_the_next(kill: Kill, collection: SimpleNamespace, index: Path) -> None:
+    run_and_die(kill, collection, index)
+    assert_as_if_nothing_had_happened(collection, index)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", SLOW, ids=str)
+def test_killed_run_leaves_no_trace_after_the_next_at_many_points(
+    kill: Kill, collection: SimpleNamespace, index: Path
+) -> None:
+    run_and_die(kill, collection, index)
+    assert_as_if_nothing_had_happened(collection, index)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_run_killed_at_any_time_leaves_no_trace_after_the_next(
+    seed: int, collection: SimpleNamespace, index: Path
+) -> None:
+    """Killed again and again, until it gets through; so a crash during the recovery from a crash is met too."""
+    drawn = random.Random(seed)
+    if seed % 2:
+        shutil.copytree(collection.earlier, index)
+    for _ in range(2):
+        process = start(Kill("update", ""), collection.videos, index)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(drawn.uniform(0, 1.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=120)
+    assert_as_if_nothing_had_happened(collection, index)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_run_on_ray_killed_at_a_commit_leaves_no_trace_after_the_next(
+    when: str, collection: SimpleNamespace, index: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """ "before" is between the commit of the moments and the commit of their videos."""
+    ray_folder = tmp_path_factory.mktemp("r")
+    process = start(
+        Kill("ray", LEDGER_COMMIT, when, 2),
+        collection.videos,
+        index,
+        RAY_TMPDIR=str(ray_folder),
+        RAY_AUTH_MODE="disabled",
+    )
+    try:
+        process.communicate(timeout=200)
+        assert process.returncode == -signal.SIGKILL
+        assert len(visible(index)) < len(visible(collection.undisturbed)), "it was killed on its way"
+        assert_as_if_nothing_had_happened(collection, index)
+    finally:
+        end_processes_of(ray_folder)
+
+
+def end_processes_of(ray_folder: Path) -> None:
+    """Ray's own processes end by themselves some time after their driver; this does not wait for it."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(ray_folder).encode() in (entry / "cmdline").read_bytes():
+                os.kill(int(entry.name), signal.SIGKILL)
+        except OSError:
+            continue
