@@ -14,7 +14,7 @@ from indexer.errors import IndexNotFoundError
 from indexer.ingest.sources import MissingFile, Plan, VideoFile, diff, list_videos, look_at, uri_to_path
 from indexer.recorder import Progress, Recorder, RunSummary, known_videos
 from indexer.store.index import IndexStore
-from model.weights import model_facts
+from model.weights import model_facts, require_weights
 
 __all__ = ["Progress", "RunSummary", "files_to_encode", "index_videos", "plan_run", "retry_videos"]
 
@@ -108,6 +108,7 @@ def retry_videos(
 
 
 def _open_or_create(path: str | Path, model: str, sampling: SamplingConfig) -> IndexStore:
+    require_weights(model)  # a worker would find out only after the index has been made
     facts = model_facts(model)
     config = IndexConfig(
         model=model,

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -124,14 +124,15 @@ def encode_on_ray(
         num_gpus=1 if on_gpu else None,
     )
     try:
-        for row in _rows(dataset):
-            yield _result(row)
+        with closing(_rows(dataset)) as rows:
+            for row in rows:
+                yield _result(row)
     except (ray.exceptions.RayError, RuntimeError) as error:
         kept = "what was committed is kept, run the same command again"
         raise WorkerError(f"the workers stopped: {_one_line(error)}; {kept}") from error
 
 
-def _rows(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+def _rows(dataset: ray.data.Dataset) -> Generator[dict[str, Any], None, None]:
     """Rows as they arrive. Without prefetching, which would hold a result back until the next one has arrived.
 
     Ray Data's own generator is closed here: collected later, after Ray has been shut down, it would raise.

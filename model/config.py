@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from model.errors import ModelError, UnknownModelError
@@ -60,6 +60,7 @@ class TextEncoderConfig:
         num_positions: rows of the position table; no input is longer.
         max_tokens: longer inputs are cut, `[CLS]` and `[SEP]` included.
         tokenizer: "wordpiece" (BERT's, read from tokenizer.json) or "hash" (words hashed to ids, needs no file).
+        adapter_width: inner width of the adapter of sentence embeddings to the joint space; 0: there is none.
     """
 
     transformer: TransformerConfig
@@ -67,6 +68,7 @@ class TextEncoderConfig:
     num_positions: int
     max_tokens: int
     tokenizer: str
+    adapter_width: int = 0
 
     def __post_init__(self) -> None:
         _require(
@@ -103,11 +105,17 @@ class FusionConfig:
 
     Attributes:
         transformer: the stack; its width is that of the tower.
+        frame_head_width: inner width of the MLP on the mean frame, beside the stack; 0: there is none.
+        agreement_midpoint: with a frame head, the cosine of video and text at which the text counts half.
+        agreement_width: how far above the midpoint that cosine has to be for the text to count 73 %.
         max_period_s: longest wavelength of the time embeddings, seconds.
         init_seed: seed of the fresh weights, so that every machine starts from the same ones.
     """
 
     transformer: TransformerConfig
+    frame_head_width: int = 0
+    agreement_midpoint: float = 0.43
+    agreement_width: float = 0.04
     max_period_s: float = 10_000.0
     init_seed: int = 0
 
@@ -123,6 +131,7 @@ class VideoBertConfig:
         conse_temperature: class logits are divided by this before they weigh the label embeddings; see `model.conse`.
         zero_shot_prompt: sentence into which a label is put, with one `{label}`.
         zero_shot_temperature: cosines are divided by this before the softmax.
+        trained: what the names of the weights begin with that a checkpoint brings; none for a model without one.
     """
 
     name: str
@@ -133,6 +142,7 @@ class VideoBertConfig:
     conse_temperature: float = 2.5
     zero_shot_prompt: str = "{label}"
     zero_shot_temperature: float = 0.1
+    trained: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require(
@@ -154,6 +164,22 @@ class VideoBertConfig:
         """Nested plain values, as JSON can hold."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VideoBertConfig:
+        """The inverse of `to_dict`, also after a round trip through JSON.
+
+        Raises:
+            ModelError: a value breaks a rule.
+            TypeError, KeyError: a setting is unknown or missing.
+        """
+        parts: dict[str, Any] = dict(values)
+        text, fusion = parts["text"], parts["fusion"]
+        parts["text"] = TextEncoderConfig(**text | {"transformer": TransformerConfig(**text["transformer"])})
+        parts["fusion"] = FusionConfig(**fusion | {"transformer": TransformerConfig(**fusion["transformer"])})
+        parts["frames"] = FrameEncoderConfig(**parts["frames"])
+        parts["trained"] = tuple(parts["trained"])
+        return cls(**parts)
+
 
 def fingerprint(config: VideoBertConfig, checksums: Mapping[str, str]) -> str:
     """Name of what a model computes: 32 hex digits, the same on every machine.
@@ -166,10 +192,10 @@ def fingerprint(config: VideoBertConfig, checksums: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def mini() -> VideoBertConfig:
-    """EfficientNet-Lite0 and all-MiniLM-L6-v2 under a two-layer fusion tower: 384-d, runs on any CPU."""
+def mini_zero() -> VideoBertConfig:
+    """EfficientNet-Lite0 and all-MiniLM-L6-v2 under a fusion tower that has learnt nothing: the anchor alone, 384-d."""
     return VideoBertConfig(
-        name="mini",
+        name="mini-zero",
         embedding_dim=384,
         text=TextEncoderConfig(
             transformer=TransformerConfig(num_layers=6, width=384, num_heads=12, ffn_width=1536),
@@ -186,6 +212,20 @@ def mini() -> VideoBertConfig:
                 num_layers=2, width=512, num_heads=8, ffn_width=2048, pre_norm=True, layer_norm_eps=1e-5, dropout=0.1
             )
         ),
+    )
+
+
+def mini() -> VideoBertConfig:
+    """As `mini_zero`, trained on photographs with captions; a smaller tower, and an adapter on the text side."""
+    zero = mini_zero()
+    tower = replace(zero.fusion.transformer, width=384, num_heads=6, ffn_width=768)
+    last_layers = tuple(f"frame_encoder.blocks.{number}." for number in (13, 14, 15))
+    return replace(
+        zero,
+        name="mini",
+        text=replace(zero.text, adapter_width=512),
+        fusion=replace(zero.fusion, transformer=tower, frame_head_width=512),
+        trained=("fusion.", "gate", "text_encoder.adapter.", *last_layers, "frame_encoder.head."),
     )
 
 
@@ -210,7 +250,7 @@ def tiny_test() -> VideoBertConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], VideoBertConfig]] = {"mini": mini, "tiny_test": tiny_test}
+PRESETS: dict[str, Callable[[], VideoBertConfig]] = {"mini": mini, "mini-zero": mini_zero, "tiny_test": tiny_test}
 
 
 def preset(name: str) -> VideoBertConfig:

@@ -7,7 +7,10 @@ W = width of the tower, E = `embedding_dim`. Slots without a token are masked, s
 gives alone, and leaving out one modality altogether is the same tower: the three regimes of the paper.
 
 Source: Sun et al., "VideoBERT", 2019, section 3.2. Departures: video tokens are continuous features rather than
-visual words, and frames carry a time embedding in seconds rather than a position, so that any sampling rate will do.
+visual words; frames carry a time embedding in seconds rather than a position, so that any sampling rate will do; and
+where captions to learn from are few, a frame head beside the stack: an MLP on the mean frame, which alone speaks for
+videos without text, as the stack only learns the photographs by heart (Luo et al., "CLIP4Clip", 2021, section 4.3, find
+the same of mean pooling against a sequential Transformer on small data).
 """
 
 from __future__ import annotations
@@ -18,10 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from model.config import VideoBertConfig
+from model.conse import mean_over_frames
 from model.text_encoder import TokenStates
 from model.transformer import TransformerStack, sinusoidal_encoding
 
 _INIT_STD = 0.02  # BERT's
+_HEAD_DROPOUT = 0.5
+_START_AT_ZERO = ("frame_head.5.weight",)
+_LAYER_NORMS = ("projection.0.weight", "frame_head.0.weight")
 _CLS, _SWITCH, _SEP = 0, 1, 2  # rows of the special tokens; _SWITCH is the paper's [>]
 _TEXT, _VIDEO = 0, 1  # rows of the modality embeddings
 
@@ -56,6 +63,10 @@ class FusionTower(nn.Module):
         self.frame_token_embedding = nn.Parameter(torch.empty(config.frames.num_tokens, transformer.width))
         self.stack = TransformerStack(transformer)
         self.output = nn.Linear(transformer.width, config.embedding_dim)
+        head_width = config.fusion.frame_head_width
+        self.frame_head = (
+            _frame_head(config.frames.feature_dim, head_width, config.embedding_dim) if head_width else None
+        )
         self._initialise(config.fusion.init_seed)
 
     def forward(
@@ -87,6 +98,12 @@ class FusionTower(nn.Module):
         states, attention = self.stack(states, mask, need_weights)
         return FusionOutput(self.output(states[:, _CLS]), states, mask, attention)
 
+    def of_mean_frame(self, features: Tensor, frame_mask: Tensor) -> Tensor:
+        """What the frame head says, of a tower that has one: features [B, T, K, D] -> [B, E]; zeros without frames."""
+        assert self.frame_head is not None
+        out: Tensor = self.frame_head(mean_over_frames(features.mean(dim=2), frame_mask))
+        return out * frame_mask.any(dim=1, keepdim=True)
+
     def _text_tokens(self, text: TokenStates) -> Tensor:
         """[B, L, E] -> [B, L, W]. BERT has already put word order into the states."""
         return self.text_projection(text.states) + self.modality_embedding.weight[_TEXT]
@@ -108,10 +125,17 @@ class FusionTower(nn.Module):
     def _initialise(self, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
+            if name.endswith("bias") or name in _START_AT_ZERO:
                 nn.init.zeros_(parameter)
-            elif "norm" not in name and not name.endswith("projection.0.weight"):  # LayerNorm scales stay 1
+            elif "norm" not in name and not name.endswith(_LAYER_NORMS):  # whose scales stay 1
                 nn.init.normal_(parameter, std=_INIT_STD, generator=generator)
+
+
+def _frame_head(width_in: int, inner_width: int, width_out: int) -> nn.Sequential:
+    """Normalised, so that the scale of the features does not matter; much dropout, as captions are few."""
+    first, last = nn.Linear(width_in, inner_width), nn.Linear(inner_width, width_out)
+    drop = nn.Dropout(_HEAD_DROPOUT)
+    return nn.Sequential(nn.LayerNorm(width_in), drop, first, nn.GELU(), drop, last)
 
 
 def _projection(width_in: int, width_out: int) -> nn.Sequential:

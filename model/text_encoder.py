@@ -19,6 +19,7 @@ from model.errors import InputError, WeightsDamagedError
 from model.tokenizer import Tokenizer
 from model.transformer import TransformerStack
 
+_INIT_STD = 0.02  # BERT's
 _TEXTS_PER_BATCH = 64
 
 
@@ -34,8 +35,33 @@ class TokenStates(NamedTuple):
     mask: Tensor
 
 
+class QueryAdapter(nn.Module):
+    """Moves sentence embeddings towards what videos look like: normalise(e + MLP(e)), the MLP starting at zero."""
+
+    def __init__(self, width: int, inner_width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)  # numbers of a vector of length 1 are small
+        self.inner = nn.Linear(width, inner_width)
+        self.outer = nn.Linear(inner_width, width)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Fresh weights, the same every time, that change nothing yet."""
+        fresh = torch.randn(self.inner.weight.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+        with torch.no_grad():
+            self.inner.weight.copy_(fresh * _INIT_STD)
+        nn.init.ones_(self.norm.weight)
+        for zero in (self.norm.bias, self.inner.bias, self.outer.weight, self.outer.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Float [N, W] of length 1 -> [N, W] of length 1; zeros stay zeros."""
+        moved = F.normalize(embeddings + self.outer(F.gelu(self.inner(self.norm(embeddings)))), dim=1)
+        return moved.masked_fill((embeddings == 0).all(dim=1, keepdim=True), 0.0)
+
+
 class TextEncoder(nn.Module):
-    """BERT and its tokeniser. `encode` is the text side of the joint space: a learned projection would live here."""
+    """BERT, its tokeniser, and the adapter of its sentence embeddings to the joint space, where there is one."""
 
     def __init__(self, config: TextEncoderConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -47,6 +73,7 @@ class TextEncoder(nn.Module):
         self.segment_embedding = nn.Embedding(2, width)  # "token type"; we only use the first
         self.embedding_norm = nn.LayerNorm(width, eps=config.transformer.layer_norm_eps)
         self.stack = TransformerStack(config.transformer)
+        self.adapter = QueryAdapter(width, config.adapter_width) if config.adapter_width else None
 
     @property
     def device(self) -> torch.device:
@@ -84,9 +111,16 @@ class TextEncoder(nn.Module):
         for start in range(0, len(by_length), _TEXTS_PER_BATCH):
             batch = by_length[start : start + _TEXTS_PER_BATCH]
             with torch.inference_mode():
-                pooled = mean_pool(self._states_of([token_ids[i] for i in batch]))
-            embeddings[batch] = pooled
+                embeddings[batch] = self.pool(self._states_of([token_ids[i] for i in batch]))
         return embeddings
+
+    def pool(self, tokens: TokenStates) -> Tensor:
+        """Token states to vectors of the joint space: float [N, W] of length 1, or 0 without a token."""
+        return self.adapt(mean_pool(tokens))
+
+    def adapt(self, sentences: Tensor) -> Tensor:
+        """Sentence embeddings to vectors of the joint space: float [N, W] -> [N, W]; the same without an adapter."""
+        return sentences if self.adapter is None else self.adapter(sentences)
 
     def _states_of(self, token_ids: list[list[int]]) -> TokenStates:
         lengths = torch.tensor([len(ids) for ids in token_ids])
@@ -100,8 +134,8 @@ class TextEncoder(nn.Module):
 
 
 def mean_pool(tokens: TokenStates) -> Tensor:
-    """Mean of the real tokens' states, scaled to length 1: [N, L, W] -> [N, W]."""
-    return F.normalize(tokens.states.sum(dim=1) / tokens.mask.sum(dim=1, keepdim=True), dim=1)
+    """Mean of the real tokens' states, scaled to length 1: [N, L, W] -> [N, W]; zeros where there is no token."""
+    return F.normalize(tokens.states.sum(dim=1) / tokens.mask.sum(dim=1, keepdim=True).clamp(min=1), dim=1)
 
 
 def load_bert_weights(encoder: TextEncoder, tensors: Mapping[str, Tensor]) -> None:
@@ -111,7 +145,8 @@ def load_bert_weights(encoder: TextEncoder, tensors: Mapping[str, Tensor]) -> No
         WeightsDamagedError: a tensor is missing or has another shape.
     """
     try:
-        encoder.load_state_dict({name: tensors[_bert_name(name)] for name in encoder.state_dict()})
+        own = [name for name in encoder.state_dict() if not name.startswith("adapter.")]
+        encoder.load_state_dict({name: tensors[_bert_name(name)] for name in own}, strict=False)
     except (KeyError, RuntimeError) as error:
         raise WeightsDamagedError(f"these are not the weights of the BERT encoder asked for: {error}") from error
 

@@ -34,6 +34,7 @@ class VideoBert(nn.Module):
     A video's vector is `normalise(anchor + gate * residual)`. The anchor comes from the backbones alone (ConSE for the
     frames, the sentence embedding for the text) and works from the first second; the residual is what the fusion tower
     has learnt, and the gate starts at 0.
+    With a frame head, the head joins the video's anchor, and a text counts by its agreement with what is seen.
 
     Attributes:
         config: the settings.
@@ -114,7 +115,8 @@ class VideoBert(nn.Module):
         """Videos, texts that belong to them (transcripts, say), or both, to vectors.
 
         With frames only, the anchor is ConSE's; with text only, it is the text's sentence embedding, so that
-        `encode_video` of a text equals `encode_text` of it; with both, the normalised sum of the two. In evaluation
+        `encode_video` of a text equals `encode_text` of it; with both, the normalised sum of the two. Training adds to
+        videos, and with a frame head weighs a text by its agreement with the frames. In evaluation
         mode there are no gradients, and with the gate at 0 the tower is not run, as it could change nothing.
 
         Args:
@@ -179,19 +181,40 @@ class VideoBert(nn.Module):
         return (videos @ prompts.T / self.config.zero_shot_temperature).softmax(dim=1)
 
     def _encode_batch(self, features: Tensor, frame_mask: Tensor, times_s: Tensor, texts: list[str]) -> Tensor:
-        tokens = self._text_states(texts)
-        anchor = self._anchor(features, frame_mask, tokens)
-        if not self.training and self.gate == 0:
-            return anchor
-        residual = self.fusion(tokens, features, frame_mask, times_s).residual
-        return F.normalize(anchor + self.gate * residual, dim=1)
+        return self.fuse(self._text_states(texts), features, frame_mask, times_s)
 
-    def _anchor(self, features: Tensor, frame_mask: Tensor, tokens: TokenStates) -> Tensor:
+    def fuse(self, tokens: TokenStates, features: Tensor, frame_mask: Tensor, frame_times_s: Tensor) -> Tensor:
+        """Token states (none for a video without text) and frame features to vectors, for training: keeps gradients.
+
+        Args:
+            tokens: states [B, L, E] and mask of `TextEncoder.token_states`; L may be 0.
+            features, frame_mask, frame_times_s: as `encode_video`, on the model's device, float32.
+
+        Returns:
+            float [B, E] of length 1.
+        """
+        text, video = self.text_encoder.pool(tokens), self._video_anchor(features, frame_mask)
+        anchor = F.normalize(video + text, dim=1)  # what is missing is zero
+        has_frames = frame_mask.any(dim=1, keepdim=True)
+        if not self.training and (self.gate == 0 or not has_frames.any()):
+            return anchor
+        if self.fusion.frame_head is not None:
+            video = F.normalize(video + self.gate * self.fusion.of_mean_frame(features, frame_mask), dim=1)
+            anchor = video + torch.where(has_frames, self._agreement(video, text), 1.0) * text
+            if not tokens.mask.any():
+                return anchor
+            has_frames = has_frames & tokens.mask.any(dim=1, keepdim=True)
+        residual = self.fusion(tokens, features, frame_mask, frame_times_s).residual
+        return F.normalize(anchor + self.gate * residual * has_frames, dim=1)
+
+    def _agreement(self, video: Tensor, text: Tensor) -> Tensor:
+        """How far a text is believed to speak of what is seen, 0 to 1: vectors [B, E] -> [B, 1]."""
+        cosine = (video * text).sum(dim=1, keepdim=True)
+        return ((cosine - self.config.fusion.agreement_midpoint) / self.config.fusion.agreement_width).sigmoid()
+
+    def _video_anchor(self, features: Tensor, frame_mask: Tensor) -> Tensor:
         probabilities = self.frame_encoder.classify(features, self.config.conse_temperature)
-        video = conse_embedding(mean_over_frames(probabilities, frame_mask), self.label_embeddings)
-        num_tokens = tokens.mask.sum(dim=1, keepdim=True).clamp(min=1)
-        text = F.normalize(tokens.states.sum(dim=1) / num_tokens, dim=1)
-        return F.normalize(video + text, dim=1)  # what is missing is zero
+        return conse_embedding(mean_over_frames(probabilities, frame_mask), self.label_embeddings)
 
     def _text_states(self, texts: list[str]) -> TokenStates:
         """Token states of the items that have a text, with no token for the others."""

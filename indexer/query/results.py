@@ -23,7 +23,7 @@ class Moment:
         video: URI of the video.
         start_s, end_s: the half-open span [start_s, end_s), seconds.
         score: cosine similarity of query and moment, -1 to 1; compare within one query only.
-        confidence: 0 to 1; the share of unrelated queries whose best hit in this index stands out less.
+        confidence: 0 to 1; the share of everyday sentences whose best hit in this index scores less.
         labels: ImageNet classes seen, most probable first.
         transcript: what is said or written there, if known.
         segment_id: the best segment of the moment.
@@ -46,7 +46,7 @@ class SearchResult:
 
     Attributes:
         query: as asked.
-        matched: whether the best moment stands out enough to be an answer at all.
+        matched: whether the best moment scores well enough to be an answer at all.
         results: moments, best first.
     """
 

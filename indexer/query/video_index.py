@@ -20,9 +20,8 @@ from indexer.query.moments import Hit, MergedHit, merge_hits
 from indexer.query.results import ClassifiedMoment, Label, Moment, SearchResult
 from indexer.store.index import IndexStore
 from indexer.store.snapshot import Coverage
-from model.config import preset
 from model.errors import ModelError
-from model.weights import load_text_encoder, model_facts
+from model.weights import load_text_encoder, model_config, model_facts
 
 # How many segments a moment is allowed to swallow before more are fetched.
 _FETCH_FACTOR = 3
@@ -110,18 +109,15 @@ class VideoIndex:
             return [SearchResult(query=query, matched=False, results=[]) for query in cleaned]
         vectors = self._encode(cleaned)
         moments = self._find_moments(vectors, k)
-        confidences = self._calibration.confidences(vectors, [[m.best.score for m in found] for found in moments])
         details = self._details([moment.best.row for found in moments for moment in found])
+        results = [[self._moment(rank, one, details) for rank, one in enumerate(found, 1)] for found in moments]
         return [
             SearchResult(
                 query=query,
-                matched=bool(found) and self._calibration.is_match(confidence[0]),
-                results=[
-                    self._moment(rank, merged, sure, details)
-                    for rank, (merged, sure) in enumerate(zip(found, confidence, strict=True), 1)
-                ],
+                matched=bool(found) and self._calibration.is_match(found[0].confidence),
+                results=found,
             )
-            for query, found, confidence in zip(cleaned, moments, confidences, strict=True)
+            for query, found in zip(cleaned, results, strict=True)
         ]
 
     def classify(self, labels: Iterable[str]) -> list[ClassifiedMoment]:
@@ -137,7 +133,7 @@ class VideoIndex:
         if not self.num_segments:
             return []
         rows = self._snapshot.rows
-        settings = preset(self._store.config.model)
+        settings = model_config(self._store.config.model)
         scores = zero_shot(
             self._snapshot.embeddings(),
             names,
@@ -245,7 +241,7 @@ class VideoIndex:
         table = self._snapshot.read(unique, ["segment_id", "labels", "transcript"])
         return dict(zip(unique, table.to_pylist(), strict=True))
 
-    def _moment(self, rank: int, merged: MergedHit, confidence: float, details: dict[int, dict[str, Any]]) -> Moment:
+    def _moment(self, rank: int, merged: MergedHit, details: dict[int, dict[str, Any]]) -> Moment:
         detail = details[merged.best.row]
         return Moment(
             rank=rank,
@@ -253,7 +249,7 @@ class VideoIndex:
             start_s=merged.start_s,
             end_s=merged.end_s,
             score=merged.best.score,
-            confidence=confidence,
+            confidence=self._calibration.confidence(merged.best.score),
             labels=[Label(**label) for label in detail["labels"] or []],
             transcript=detail["transcript"],
             segment_id=detail["segment_id"],

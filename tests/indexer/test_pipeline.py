@@ -10,6 +10,7 @@ from indexer.errors import IndexSettingsError, SourceError, StorageError, Worker
 from indexer.pipeline import index_videos
 from indexer.store.index import IndexStore
 from indexer.store.verify import verify
+from model.errors import WeightsDamagedError
 
 
 def summary_of(run):
@@ -203,17 +204,23 @@ def test_ray_makes_the_same_rows_as_a_plain_loop(videos, run_index, rows_of, mon
     assert rows_of("ray") == rows_of("plain")
 
 
-def test_a_worker_that_cannot_start_is_one_clear_error(videos, run_index, monkeypatch, tmp_path):
+@pytest.fixture
+def no_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("VIDEOBERT_WEIGHTS_DIR", str(tmp_path))
-    for name in ("model.safetensors", "tokenizer.json", "mini.safetensors"):
-        (tmp_path / name).write_text("not weights")
+    (tmp_path / "model.safetensors").write_text("not weights")
+
+
+def test_missing_weights_are_reported_before_anything_is_made(videos, no_weights, tmp_path):
+    with pytest.raises(WeightsDamagedError):
+        index_videos([str(videos)], tmp_path / "index", model="mini", sampling=SamplingConfig(), run=RunConfig())
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_worker_that_cannot_start_is_one_clear_error(videos, no_weights, monkeypatch, tmp_path):
+    monkeypatch.setattr("indexer.pipeline.require_weights", lambda model: None)  # as if only the workers lacked them
     with pytest.raises(WorkerError, match="could not start") as error:
         index_videos(
-            [str(videos)],
-            tmp_path / "index",
-            model="mini-zero",
-            sampling=SamplingConfig(),
-            run=RunConfig(num_workers=1),
+            [str(videos)], tmp_path / "index", model="mini", sampling=SamplingConfig(), run=RunConfig(num_workers=1)
         )
     assert len(str(error.value).splitlines()) == 1
 

@@ -19,6 +19,11 @@ def mini() -> VideoBert:
     return load_model("mini", runtime="torch")
 
 
+@pytest.fixture(scope="session")
+def mini_zero() -> VideoBert:
+    return load_model("mini-zero", runtime="torch")
+
+
 @pytest.fixture
 def tiny() -> VideoBert:
     return load_model("tiny_test")

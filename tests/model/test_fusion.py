@@ -77,5 +77,6 @@ def test_every_weight_of_the_mini_tower_gets_a_gradient():
     tower = FusionTower(config)
     text = TokenStates(torch.randn(2, 3, 384), torch.ones(2, 3, dtype=torch.bool))
     features, times_s = torch.randn(2, 4, 1, 1280), torch.arange(4.0).expand(2, -1)
-    tower(text, features, torch.ones(2, 4, dtype=torch.bool), times_s).residual.square().sum().backward()
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    (tower(text, features, mask, times_s).residual + tower.of_mean_frame(features, mask)).square().sum().backward()
     assert [name for name, weight in tower.named_parameters() if weight.grad is None] == []

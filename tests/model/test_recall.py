@@ -1,4 +1,4 @@
-"""Caption to clip: how well the untrained model finds real videos. Guessing gives R@1/5/10 = 2/11/22 %."""
+"""Caption to clip: how well real videos are found. Guessing gives R@1/5/10 = 2/11/22 %."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def _frames(path: Path) -> NDArray[np.uint8]:
     return np.stack([f.to_ndarray(format="rgb24", width=224, height=224) for f in kept or [frame]])
 
 
-def test_captions_find_their_clips(mini):
+@pytest.mark.parametrize(("model_name", "floors"), [("mini", (68, 93, 97)), ("mini_zero", (60, 85, 93))])
+def test_captions_find_their_clips(model_name, floors, request):
+    model = request.getfixturevalue(model_name)
     with (VIDEOS / "manifest.tsv").open(encoding="utf-8") as table:
         rows = [row for row in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE) if row["kind"] == "normal"]
     videos = []
     for row in rows:
-        features = mini.encode_frames(_frames(VIDEOS / row["file"]))[None]
+        features = model.encode_frames(_frames(VIDEOS / row["file"]))[None]
         videos.append(
-            mini.encode_video(features, torch.ones(features.shape[:2]).bool(), torch.zeros(features.shape[:2]))
+            model.encode_video(features, torch.ones(features.shape[:2]).bool(), torch.zeros(features.shape[:2]))
         )
-    similarity = mini.encode_text([row["caption"] for row in rows]) @ torch.cat(videos).T
+    similarity = model.encode_text([row["caption"] for row in rows]) @ torch.cat(videos).T
     rank = (similarity > similarity.diagonal()[:, None]).sum(dim=1)  # 0 is best
     recall = [100 * (rank < k).float().mean().item() for k in (1, 5, 10)]
     print("R@1/5/10 =", *(f"{value:.1f}" for value in recall))
-    assert recall[0] >= 60
-    assert recall[1] >= 85
-    assert recall[2] >= 93
+    assert all(value >= floor for value, floor in zip(recall, floors, strict=True)), recall

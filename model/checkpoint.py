@@ -1,0 +1,127 @@
+"""What training changed, as one safetensors file: half precision on disk, single precision in use.
+
+A checkpoint holds the weights whose names begin with one of `config.trained`, and in its metadata the settings and the
+checksums of the pretrained files under it. Normalisation statistics are not trained and stay those of the pretrained
+files. `read_header` needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from model.config import VideoBertConfig
+from model.errors import ModelError, WeightsDamagedError, WeightsNotFoundError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FORMAT = "videobert-checkpoint-1"
+SUFFIX = ".safetensors"
+_MAX_HEADER_BYTES = 1 << 20
+_MAX_NAMES_SHOWN = 3
+
+
+class Header(NamedTuple):
+    """What a checkpoint says of itself.
+
+    Attributes:
+        config: the settings of the model.
+        base: SHA-256 of each pretrained file it was trained on, by role.
+        shapes: of each tensor, by name.
+    """
+
+    config: VideoBertConfig
+    base: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+
+
+def read_header(path: Path) -> Header:
+    """Read settings and shapes, and check that the file is as long as it says.
+
+    Raises:
+        WeightsNotFoundError: there is no such file.
+        WeightsDamagedError: it is cut short, or no checkpoint of this format.
+    """
+    if not path.is_file():
+        raise WeightsNotFoundError(f"there is no checkpoint {str(path)!r}; give the path of a {SUFFIX} file")
+    with path.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        text = stream.read(min(size, _MAX_HEADER_BYTES))
+    try:
+        entries = json.loads(text)
+        facts = entries.pop("__metadata__", {})
+        end = 8 + size + max(entry["data_offsets"][1] for entry in entries.values())
+        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise WeightsDamagedError(f"{path} is not a {SUFFIX} file, or it is cut short; copy it again") from None
+    if path.stat().st_size != end:
+        raise WeightsDamagedError(f"{path} must have {end} bytes, got {path.stat().st_size}; copy it again")
+    if facts.get("format") != FORMAT:
+        raise WeightsDamagedError(f"{path} must have the format {FORMAT!r}, got {facts.get('format')!r}")
+    try:
+        return Header(VideoBertConfig.from_dict(json.loads(facts["config"])), json.loads(facts["base"]), shapes)
+    except (ModelError, ValueError, KeyError, TypeError) as error:
+        raise WeightsDamagedError(f"{path} holds settings that this version cannot read: {error}") from error
+
+
+def save_checkpoint(model: nn.Module, config: VideoBertConfig, base: Mapping[str, str], path: Path) -> None:
+    """Write the trained weights of `model`, which has the settings `config`, to `path`.
+
+    Args:
+        model: a `VideoBert`.
+        config: its settings; `config.trained` says what is written.
+        base: SHA-256 of each pretrained file under it, by role.
+        path: ends in ".safetensors".
+    """
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: weight.detach().cpu().half().contiguous() for name, weight in trained_weights(model, config).items()
+    }
+    facts = {"format": FORMAT, "config": json.dumps(config.to_dict()), "base": json.dumps(dict(base))}
+    save_file(tensors, path, metadata=facts)
+
+
+def load_checkpoint(module: nn.Module, config: VideoBertConfig, path: Path, prefix: str = "") -> None:
+    """Copy the trained weights of `module` from `path`.
+
+    Args:
+        module: a `VideoBert`, or the part of one that `prefix` names.
+        config: the settings of the whole model.
+        path: where the checkpoint is.
+        prefix: what the names of the module's weights begin with in the whole model, e.g. "text_encoder."; with one,
+            other weights of the file are left alone.
+
+    Raises:
+        WeightsNotFoundError, WeightsDamagedError: as `read_header`; or names or shapes are not those of the settings.
+    """
+    import torch
+    from safetensors import safe_open
+
+    shapes = {name: shape for name, shape in read_header(path).shapes.items() if name.startswith(prefix)}
+    weights = trained_weights(module, config, prefix)
+    _check_names(path, expected=set(weights), found=set(shapes))
+    for name, weight in weights.items():
+        if tuple(weight.shape) != shapes[name]:
+            raise WeightsDamagedError(f"{path}: {name} must be {list(weight.shape)}, got {list(shapes[name])}")
+    with safe_open(path, framework="pt") as file, torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(file.get_tensor(name))
+
+
+def trained_weights(module: nn.Module, config: VideoBertConfig, prefix: str = "") -> dict[str, Tensor]:
+    """The weights of `module` that training changes, by their names in the whole model."""
+    named = {prefix + name: weight for name, weight in module.named_parameters()}
+    return {name: weight for name, weight in named.items() if name.startswith(tuple(config.trained))}
+
+
+def _check_names(path: Path, expected: set[str], found: set[str]) -> None:
+    for problem, names in (("lacks", expected - found), ("holds unknown", found - expected)):
+        if names:
+            shown = ", ".join(sorted(names)[:_MAX_NAMES_SHOWN]) + (", ..." if len(names) > _MAX_NAMES_SHOWN else "")
+            raise WeightsDamagedError(
+                f"{path} is not a checkpoint of these settings: it {problem} {len(names)} weights: {shown}"
+            )

@@ -1,0 +1,1 @@
+"""How shipped checkpoints were made: each recipe is one `python -m` away."""
