@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from indexer.query.calibration import MATCH_CONFIDENCE
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
-_LIKELY, _POSSIBLE = 0.8, 0.5
+_STRONG, _POSSIBLE = 0.95, 0.5
 
 
 def plain(text: str) -> str:
@@ -57,10 +57,10 @@ def percent(share: float) -> str:
 
 def confidence_badge(confidence: float) -> str:
     """Markdown of a coloured badge that says in words how sure a hit is."""
-    if confidence >= MATCH_CONFIDENCE:
+    if confidence >= _STRONG:
         words, colour = "Strong match", "green"
-    elif confidence >= _LIKELY:
-        words, colour = "Likely", "blue"
+    elif confidence >= MATCH_CONFIDENCE:
+        words, colour = "Likely match", "blue"
     elif confidence >= _POSSIBLE:
         words, colour = "Possible", "orange"
     else:

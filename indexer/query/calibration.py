@@ -15,9 +15,10 @@ import numpy as np
 
 from indexer.store.snapshot import Snapshot
 
-# Share of everyday sentences that must do worse before a hit is called a match. Some of them do describe something in
-# most collections, so it is lower than one minus the false alarms that are wanted.
-MATCH_CONFIDENCE = 0.9
+# Share of everyday sentences that must do worse before a hit is called a match. Measured on 45 captioned clips with the
+# mini model: 60 % of the captions are matched, 24 % of them still are when their own clip is taken away, and of 15
+# nonsense or foreign topics none. At 0.9 it is 44 %, 13 % and none, but then short queries ("a cat") are missed.
+MATCH_CONFIDENCE = 0.8
 _BACKGROUND = Path(__file__).with_name("background_queries.txt")
 
 

@@ -90,7 +90,7 @@ def test_a_match_is_not_called_none(index, open_page, certain):
 
 
 def test_only_confident_leaves_out_what_is_not(index, open_page, monkeypatch):
-    monkeypatch.setattr(Calibration, "confidences", lambda self, queries, scores: [[0.99, 0.6, 0.1]])
+    monkeypatch.setattr(Calibration, "confidence", lambda self, score: 0.99 if score > 0.15 else 0.1)
     page = ask(open_page(index), "red")
     assert len(names(page)) == 3
     page.toggle[0].set_value(True).run()

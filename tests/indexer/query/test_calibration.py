@@ -14,11 +14,11 @@ def test_confidence_is_the_share_of_background_queries_that_score_less():
     assert [calibration.confidence(score) for score in (0.05, 0.15, 0.35, 0.9)] == [0.0, 0.25, 0.75, 1.0]
 
 
-def test_one_in_ten_unrelated_queries_is_called_a_match():
+def test_one_in_five_unrelated_queries_is_called_a_match():
     moments, background, queries = unit(200), unit(400, seed=1), unit(400, seed=2)
     calibration = Calibration((background @ moments.T).max(axis=1))
     matched = [calibration.is_match(calibration.confidence(score)) for score in (queries @ moments.T).max(axis=1)]
-    assert 0.05 <= np.mean(matched) <= 0.15
+    assert 0.15 <= np.mean(matched) <= 0.25
 
 
 def test_a_query_that_is_in_the_collection_is_matched():
