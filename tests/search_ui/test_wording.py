@@ -39,9 +39,15 @@ def test_percent_is_never_certain_and_never_rounded_up(share, expected):
 
 @pytest.mark.parametrize(
     ("confidence", "words"),
-    [(1.0, "green-badge[Strong match"), (0.95, "green-badge[Strong match"), (0.94, "blue-badge[Likely match"), (0.79, "orange-badge[Possible"),
-     (0.6, "orange-badge[Possible"), (0.1, "gray-badge[Weak")],
-)  # fmt: skip
+    [
+        (1.0, "green-badge[Strong match"),
+        (0.95, "green-badge[Strong match"),
+        (0.94, "blue-badge[Likely match"),
+        (0.79, "orange-badge[Possible"),
+        (0.6, "orange-badge[Possible"),
+        (0.1, "gray-badge[Weak"),
+    ],
+)
 def test_confidence_badge_speaks_of_a_match_only_for_one(confidence, words):
     assert words in wording.confidence_badge(confidence)
 
