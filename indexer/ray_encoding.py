@@ -124,8 +124,8 @@ def encode_on_ray(
         num_gpus=1 if on_gpu else None,
     )
     try:
-        with closing(_rows(dataset)) as rows:
-            for row in rows:
+        with closing(_rows(dataset)) as results:
+            for row in results:
                 yield _result(row)
     except (ray.exceptions.RayError, RuntimeError) as error:
         kept = "what was committed is kept, run the same command again"
