@@ -6,7 +6,7 @@ import datetime
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from indexer.ingest.segments import Segment, cut_segments, window_of
 from indexer.ingest.sources import VideoFile, fingerprint_file
 from indexer.ingest.transcripts import read_sidecar, text_between
 from indexer.ingest.video import DecodeEnd, SampledFrame, VideoInfo
-from model.videobert import VideoBert
+
+if TYPE_CHECKING:
+    from model.videobert import VideoBert  # loads torch, which a run without changes does not need
 
 _NUM_LABELS = 5
 _MIN_LABEL_SCORE = 0.02
