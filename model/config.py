@@ -212,6 +212,7 @@ def mini_zero() -> VideoBertConfig:
                 num_layers=2, width=512, num_heads=8, ffn_width=2048, pre_norm=True, layer_norm_eps=1e-5, dropout=0.1
             )
         ),
+        zero_shot_prompt="a photo of a {label}",
     )
 
 

@@ -85,7 +85,7 @@ _MINI = WeightsFile(
     package="model",
     distribution="videobert-search",
     path="data/mini.safetensors",
-    sha256="d0572d645c9b15075a4c24fe22d52f4a3642aca7677ed1840b70d923accd0769",
+    sha256="26cd6959e6a06aff19ba6201a9ac36eaaa3a81ccaab372b48a9d4af4313bcc44",
 )
 BASE_FILES: Mapping[str, WeightsFile] = {"text": _TEXT, "tokenizer": _TOKENIZER, "frames": _FRAMES, "labels": _LABELS}
 WEIGHTS_FILES: Mapping[str, Mapping[str, WeightsFile]] = {
