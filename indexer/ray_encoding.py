@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -29,6 +30,7 @@ _CPUS_PER_WORKER = 0.9
 _OBJECT_STORE_BYTES = 200 << 20
 # A decoder that hangs is stopped by its guard; a video of many hours is no reason to stop the run.
 _NO_PROGRESS_LIMIT_S = -1
+_CONNECT_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +68,25 @@ def ray_cluster(address: str | None = None, num_cpus: int | None = None) -> Iter
             "include_dashboard": False,
         }
     )
+    if address:
+        _require_reachable(address)
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _native_messages_hidden():
         yield from _connected(address, own)
+
+
+def _require_reachable(address: str) -> None:
+    """Asks whether anything listens there: Ray itself would try for minutes, in silence. "auto" it looks up itself."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_LIMIT_S).close()
+    except (OSError, OverflowError) as error:
+        raise WorkerError(
+            f"nothing answers at the Ray address {address!r} ({error}): start a cluster with `ray start --head`, "
+            "or leave out --address"
+        ) from error
 
 
 def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster]:

@@ -241,3 +241,9 @@ def test_a_worker_that_cannot_write_stops_the_run_and_leaves_nothing_half_writte
     assert not list((tmp_path / "index" / "segments").glob("*.tmp"))
     assert len(rows_of()) == 2
     assert run_index(videos).indexed == 2
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_an_address_where_nothing_answers_is_reported_at_once(videos, run_index, address):
+    with pytest.raises(WorkerError, match="nothing answers at the Ray address"):
+        run_index(videos, on_ray=True, address=address)
