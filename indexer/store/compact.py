@@ -7,7 +7,6 @@ so a batch committed meanwhile is never lost. Embeddings are copied bit by bit; 
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,13 +15,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from deltalake import CommitProperties
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
 from indexer import schema
 from indexer.errors import IndexDirectoryError, StorageError, UsageError
-from indexer.store.delta import data_files, open_delta, read_parquet_files
+from indexer.store.delta import (
+    COMPARE_AND_SWAP,
+    MAX_ATTEMPTS,
+    compare_and_swap,
+    data_files,
+    open_delta,
+    read_parquet_files,
+)
 from indexer.store.index import IndexStore
 from indexer.store.segments_table import SegmentFile, write_segment_file
 from indexer.store.snapshot import SegmentRows, read_keys
@@ -32,9 +37,6 @@ SAFETY_HOURS = 24
 # Files of this size are read at full speed from disks and object storage, and fit into memory one at a time.
 TARGET_BYTES = 64 << 20
 TARGET_ROWS = 50_000
-_MAX_ATTEMPTS = 30
-# Without retries inside Delta, a commit succeeds only on exactly the version that was read.
-_COMPARE_AND_SWAP = CommitProperties(max_commit_retries=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,23 +197,19 @@ def _commit(folder: Path, mergers: Sequence[_Merger]) -> None:
         return
     old = {file.name for merger in mergers for file in merger.old}
     actions = [action for merger in mergers for action in _actions(merger)]
-    for attempt in range(_MAX_ATTEMPTS):
-        table = open_delta(folder)
+
+    def commit(table: DeltaTable) -> None:
         if not old <= {Path(path).name for path in data_files(table, folder)}:
             raise IndexDirectoryError("another process has compacted this index meanwhile; nothing was changed")
-        try:
-            table.create_write_transaction(
-                actions, mode="append", schema=schema.SEGMENTS, commit_properties=_COMPARE_AND_SWAP
-            )
-            return
-        except CommitFailedError:
-            time.sleep(random.uniform(0, 0.05 * 2 ** min(attempt, 6)))
-        except (DeltaError, OSError) as error:
-            raise StorageError(f"merged files could not be committed: {' '.join(str(error).split())[:300]}") from error
-    raise StorageError(
-        f"merged files could not be committed in {_MAX_ATTEMPTS} attempts: "
-        "other runs keep writing to this index; run again later"
-    )
+        table.create_write_transaction(
+            actions, mode="append", schema=schema.SEGMENTS, commit_properties=COMPARE_AND_SWAP
+        )
+
+    if compare_and_swap(folder, commit, "merged files could not be committed") is None:
+        raise StorageError(
+            f"merged files could not be committed in {MAX_ATTEMPTS} attempts: "
+            "other runs keep writing to this index; run again later"
+        )
 
 
 def _actions(merger: _Merger) -> Iterator[AddAction | RemoveAction]:
@@ -226,14 +224,9 @@ def _actions(merger: _Merger) -> Iterator[AddAction | RemoveAction]:
 
 def _merge_ledger_files(folder: Path) -> None:
     """Each commit adds a file to the ledger; a busy index merges them another time."""
-    for attempt in range(_MAX_ATTEMPTS):
-        table = open_delta(folder)
-        if len(data_files(table, folder)) < 2:
-            return
-        try:
-            table.optimize.compact(commit_properties=_COMPARE_AND_SWAP)
-            return
-        except CommitFailedError:
-            time.sleep(random.uniform(0, 0.05 * 2 ** min(attempt, 6)))
-        except (DeltaError, OSError) as error:
-            raise StorageError(f"the ledger could not be merged: {' '.join(str(error).split())[:300]}") from error
+
+    def merge(table: DeltaTable) -> None:
+        if len(data_files(table, folder)) >= 2:
+            table.optimize.compact(commit_properties=COMPARE_AND_SWAP)
+
+    compare_and_swap(folder, merge, "the ledger could not be merged")

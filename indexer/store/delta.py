@@ -6,15 +6,17 @@ abort the interpreter at exit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from indexer.errors import IndexFormatError
+from indexer.errors import IndexFormatError, StorageError
 
 
 def delta_uri(folder: Path) -> str:
@@ -37,6 +39,37 @@ def open_delta(folder: Path, version: int | None = None) -> DeltaTable:
     except (DeltaError, OSError) as error:
         detail = " ".join(str(error).split())[:200]
         raise IndexFormatError(f"the log of table {str(folder)!r} cannot be read: {detail}") from error
+
+
+# Without retries inside Delta, a commit succeeds only on exactly the version that was read.
+COMPARE_AND_SWAP = CommitProperties(max_commit_retries=0)
+MAX_ATTEMPTS = 30
+
+
+def compare_and_swap(folder: Path, commit: Callable[[DeltaTable], None], failure: str) -> DeltaTable | None:
+    """Opens the newest version and commits to it; where somebody else was first, waits a little and does both again.
+
+    Args:
+        folder: of the table.
+        commit: makes its commit with `COMPARE_AND_SWAP`, from what the version it is given holds; or makes none.
+        failure: what to say if the storage refuses, e.g. "the ledger could not be written".
+
+    Returns:
+        The table after the commit, or None where others won every one of `MAX_ATTEMPTS` races.
+
+    Raises:
+        StorageError: the storage refused.
+    """
+    for attempt in range(MAX_ATTEMPTS):
+        table = open_delta(folder)
+        try:
+            commit(table)
+            return table
+        except CommitFailedError:
+            time.sleep(random.uniform(0, 0.05 * 2 ** min(attempt, 6)))
+        except (DeltaError, OSError) as error:
+            raise StorageError(f"{failure}: {' '.join(str(error).split())[:300]}") from error
+    return None
 
 
 def data_files(table: DeltaTable, folder: Path) -> list[str]:

@@ -6,8 +6,6 @@ the loser of such a race reads the new version and tries again.
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +13,22 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake import DeltaTable, write_deltalake
 
 from indexer import schema
 from indexer.errors import StorageError
-from indexer.store.delta import data_files, delta_uri, open_delta, read_parquet_files
+from indexer.store.delta import (
+    COMPARE_AND_SWAP,
+    MAX_ATTEMPTS,
+    compare_and_swap,
+    data_files,
+    delta_uri,
+    open_delta,
+    read_parquet_files,
+)
 
 # The ledger alone says "removed"; such a row is deleted by the commit that carries it.
 _REMOVED = "removed"
-_MAX_ATTEMPTS = 30
-# Without retries inside Delta, a commit succeeds only on exactly the version that was read.
-_COMPARE_AND_SWAP = CommitProperties(max_commit_retries=0)
 
 # A row that says "removed" says nothing else.
 _NULLABLE = pa.schema([field.with_nullable(True) for field in schema.VIDEOS])
@@ -100,19 +102,14 @@ class Ledger:
         return self._commit(_removals(video_ids))
 
     def _commit(self, rows: pa.Table) -> int:
-        for attempt in range(_MAX_ATTEMPTS):
-            try:
-                table = open_delta(self._folder)
-                self._commit_once(table, rows)
-                return table.version()
-            except CommitFailedError:
-                time.sleep(random.uniform(0, 0.05 * 2 ** min(attempt, 6)))
-            except (DeltaError, OSError) as error:
-                raise StorageError(f"the ledger could not be written: {_one_line(error)}") from error
-        raise StorageError(
-            f"the ledger could not be committed in {_MAX_ATTEMPTS} attempts: "
-            "other runs keep writing to this index; run again later"
-        )
+        failure = "the ledger could not be written"
+        table = compare_and_swap(self._folder, lambda table: self._commit_once(table, rows), failure)
+        if table is None:
+            raise StorageError(
+                f"the ledger could not be committed in {MAX_ATTEMPTS} attempts: "
+                "other runs keep writing to this index; run again later"
+            )
+        return table.version()
 
     def _commit_once(self, table: DeltaTable, rows: pa.Table) -> None:
         ids = rows["video_id"].to_numpy()
@@ -123,7 +120,7 @@ class Ledger:
                 predicate="known.video_id = new.video_id",
                 source_alias="new",
                 target_alias="known",
-                commit_properties=_COMPARE_AND_SWAP,
+                commit_properties=COMPARE_AND_SWAP,
             )
             merge = merge.when_matched_delete(predicate=f"new.status = '{_REMOVED}'").when_matched_update_all()
             merge.when_not_matched_insert_all(predicate=f"new.status <> '{_REMOVED}'").execute()
@@ -131,7 +128,7 @@ class Ledger:
             added = rows.filter(pc.not_equal(rows["status"], _REMOVED)).cast(schema.VIDEOS)
             if added.num_rows == 0:
                 return
-            write_deltalake(table, added, mode="append", commit_properties=_COMPARE_AND_SWAP)
+            write_deltalake(table, added, mode="append", commit_properties=COMPARE_AND_SWAP)
             self._known_ids = np.concatenate([known, added["video_id"].to_numpy()])
             self._known_version = table.version()
 
@@ -150,7 +147,3 @@ def _removals(video_ids: Iterable[int]) -> pa.Table:
     columns["video_id"] = pa.array(ids, pa.int64())
     columns["status"] = pa.array([_REMOVED] * len(ids), pa.string())
     return pa.table(columns, schema=_NULLABLE)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
