@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from indexer import schema
-from indexer.errors import StorageError, UsageError
 from indexer.store.index import IndexStore
+from indexer.store.outfile import whole_file
 
 _SEGMENT_COLUMNS = ["segment_id", "start_s", "end_s", "labels", "transcript", "embedding", "num_frames", "thumbnail"]
 _VIDEO_COLUMNS = [
@@ -52,25 +50,14 @@ def export_moments(store: IndexStore, out: str | Path) -> int:
         UsageError: `out` is a folder.
         StorageError: it could not be written.
     """
-    out = Path(out)
-    if out.is_dir():
-        raise UsageError(
-            f"{str(out)!r} is a folder: name a file to write, for example {str(out / 'moments.parquet')!r}"
+    with whole_file(out, "the export", "moments.parquet") as path:
+        snapshot = store.snapshot()
+        videos = snapshot.videos.rename_columns(
+            ["video" if name == "uri" else name for name in snapshot.videos.column_names]
         )
-    snapshot = store.snapshot()
-    videos = snapshot.videos.rename_columns(
-        ["video" if name == "uri" else name for name in snapshot.videos.column_names]
-    )
-    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
             for rows, segments in snapshot.read_file_by_file(_SEGMENT_COLUMNS):
                 facts = videos.take(pa.array(snapshot.rows.video_rows[rows]))
                 columns = [(facts if name in facts.column_names else segments)[name] for name in SCHEMA.names]
                 writer.write_table(pa.table(columns, names=SCHEMA.names).cast(SCHEMA))
-        os.replace(temporary, out)
-    except OSError as error:
-        raise StorageError(f"the export cannot be written to {str(out)!r}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return snapshot.num_segments

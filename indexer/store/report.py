@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from indexer.errors import StorageError, UsageError
 from indexer.store.index import IndexStore
+from indexer.store.outfile import whole_file
 
 
 def describe(store: IndexStore) -> dict[str, Any]:
@@ -68,20 +66,9 @@ def write_failures(store: IndexStore, out: str | Path) -> int:
         UsageError: `out` is a folder.
         StorageError: it could not be written.
     """
-    out = Path(out)
-    if out.is_dir():
-        raise UsageError(
-            f"{str(out)!r} is a folder: name a file to write, for example {str(out / 'failures.parquet')!r}"
-        )
     rows = list_failures(store)
     types = dict.fromkeys(("video", "stage", "kind", "message"), pa.string())
     schema = pa.schema(types | {"attempts": pa.int32(), "tried_at": pa.string()})
-    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise StorageError(f"the failures cannot be written to {str(out)!r}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(out, "the failures", "failures.parquet") as path:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
     return len(rows)
