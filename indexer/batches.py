@@ -6,17 +6,17 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from indexer import schema
 from indexer.config import SamplingConfig
-from indexer.ingest.encode import EncodedVideo, VideoEncoder
+from indexer.ingest.encode import EncodedVideo, VideoEncoder, empty_row, failure
+from indexer.ingest.files import VideoFile
 from indexer.ingest.guard import GuardedDecoder
-from indexer.ingest.sources import VideoFile
 from indexer.renamed import RenamedVideos
+from indexer.storage import location
 from indexer.store.segments_table import SegmentFile, write_segment_file
 from model.weights import load_model
 
@@ -115,7 +115,7 @@ class BatchEncoder:
     """Encodes batches one after the other, with one model and one guarded decoder."""
 
     def __init__(self, settings: EncoderSettings) -> None:
-        self._folder = Path(settings.index_path) / "segments"
+        self._folder = location(settings.index_path) / "segments"
         self._decoder = GuardedDecoder(timeout_s=settings.decode_timeout_s)
         model = load_model(settings.model, device=settings.device, num_threads=settings.num_threads)
         self._encoder = VideoEncoder(model, self._decoder, settings.sampling)
@@ -159,6 +159,16 @@ class BatchEncoder:
 
     def close(self) -> None:
         self._decoder.close()
+
+
+def failed_batch(items: Sequence[WorkItem], kind: str, message: str) -> BatchResult:
+    """The result of a batch that cannot be encoded: every video of it fails in stage "encode" with the same words."""
+    rows = [
+        empty_row(item.file.uri, size_bytes=item.file.size_bytes, mtime_ns=item.file.mtime_ns, attempts=item.attempts)
+        | failure("encode", kind, message)
+        for item in items
+    ]
+    return BatchResult(videos=pa.Table.from_pylist(rows, schema=schema.VIDEOS), unchanged=[], file=None)
 
 
 def make_batches(items: Sequence[WorkItem], num_workers: int) -> list[list[WorkItem]]:

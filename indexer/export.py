@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from indexer import schema
+from indexer.storage import Location
 from indexer.store.index import IndexStore
 from indexer.store.outfile import whole_file
 
@@ -36,7 +35,7 @@ SCHEMA = pa.schema(
 )
 
 
-def export_moments(store: IndexStore, out: str | Path) -> int:
+def export_moments(store: IndexStore, out: str | Location) -> int:
     """Writes all visible moments as one Parquet file, whole or not at all.
 
     Args:

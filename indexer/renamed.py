@@ -1,15 +1,13 @@
 """Renamed videos: a new file with the bytes of a video whose own file is gone takes over its moments, undecoded.
 
-The driver tells by its size whether a new file may be one; the worker, by the fingerprint of its bytes.
+The driver tells by its size, or the ETag of an object, whether a new file may be one; the worker, by its fingerprint.
 """
 
 from __future__ import annotations
 
 import datetime
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -17,31 +15,31 @@ import pyarrow.compute as pc
 from indexer import schema
 from indexer.errors import IndexDirectoryError, VideoError
 from indexer.ingest.encode import EncodedVideo
-from indexer.ingest.sources import VideoFile, fingerprint_file, uri_to_path
+from indexer.ingest.files import VideoFile, fingerprint_file, is_gone
+from indexer.ingest.paths import uri_to_path
+from indexer.ingest.plan import KnownVideo
 from indexer.ingest.transcripts import read_sidecar, text_between
 from indexer.store.index import IndexStore
 from indexer.store.snapshot import Snapshot
 
 
-def vanished_videos(files: Sequence[VideoFile], known: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Indexed videos whose file no longer exists, and has the size of one of these: URI → size in bytes.
+def vanished_videos(files: Sequence[VideoFile], known: Iterable[KnownVideo]) -> dict[str, int]:
+    """Indexed videos whose file no longer exists, and may have the bytes of one of these: URI → size in bytes.
 
     Args:
         files: new files.
-        known: rows of the ledger: `uri`, `status` and `size_bytes`.
+        known: all videos of the ledger.
     """
-    sizes = {file.size_bytes for file in files}
-    if not sizes:
+    contents = {file.fingerprint or file.size_bytes for file in files}
+    if not contents:
         return {}
     return {
-        row["uri"]: row["size_bytes"]
-        for row in known
-        if row["status"] == schema.INDEXED and row["size_bytes"] in sizes and is_gone(row["uri"])
+        video.uri: video.size_bytes
+        for video in known
+        if video.status == schema.INDEXED
+        and not contents.isdisjoint((video.size_bytes, video.fingerprint))
+        and is_gone(uri_to_path(video.uri))
     }
-
-
-def is_gone(uri: str) -> bool:
-    return not os.path.lexists(uri_to_path(uri))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +73,7 @@ class RenamedVideos:
             same_bytes = pc.equal(snapshot.videos["fingerprint"], fingerprint).fill_null(False).to_numpy()
             for number in np.flatnonzero(same_bytes):
                 old_uri = snapshot.videos["uri"][int(number)].as_py()
-                encoded = _renamed(snapshot, int(number), file, batch_id) if is_gone(old_uri) else None
+                encoded = _renamed(snapshot, int(number), file, batch_id) if is_gone(uri_to_path(old_uri)) else None
                 if encoded is not None:
                     return CopiedVideo(encoded=encoded, old_uri=old_uri)
         except (VideoError, IndexDirectoryError):

@@ -24,7 +24,11 @@ VIDEOS = pa.schema(
         _column("uri", pa.string(), "absolute path or URI of the video", nullable=False),
         _column("status", pa.string(), '"indexed" or "failed"', nullable=False),
         _column("batch_id", pa.string(), "batch whose segments are this video's; empty when failed", nullable=False),
-        _column("fingerprint", pa.string(), "hash of the file's bytes, as `blake2b:HEX`; null if it could not be read"),
+        _column(
+            "fingerprint",
+            pa.string(),
+            "hash of the file's bytes, as `blake2b:HEX`; of an object `etag:ETAG:SIZE`; null if unreadable",
+        ),
         _column("size_bytes", pa.int64(), "size of the file when it was listed, bytes", nullable=False),
         _column("mtime_ns", pa.int64(), "modification time when it was listed, ns since 1970", nullable=False),
         _column("num_segments", pa.int32(), "moments in `segments/`", nullable=False),
@@ -49,6 +53,12 @@ VIDEOS = pa.schema(
         _column("indexed_at", pa.timestamp("us", tz="UTC"), "when this row was made", nullable=False),
     ]
 )
+
+def without_meanings(table_schema: pa.Schema) -> pa.Schema:
+    """The schema as rows are written: Delta refuses rows whose descriptions are not word for word those of the table,
+    which another version of this project may have made."""
+    return pa.schema([field.remove_metadata() for field in table_schema])
+
 
 LABELS_TYPE = pa.list_(pa.struct([pa.field("label", pa.string()), pa.field("score", pa.float32())]))
 

@@ -1,4 +1,7 @@
-"""Open a video file with FFmpeg and decode its picture, going on past damage as FFmpeg does."""
+"""Open a video with FFmpeg and decode its picture, going on past damage as FFmpeg does.
+
+A file of this machine is read by FFmpeg itself, an object in a bucket through `RangeReader`, as far as FFmpeg asks.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +19,66 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from indexer.errors import VideoError
+from indexer.errors import StorageError, VideoError
 from indexer.ingest.paths import read_error
+from indexer.storage import ObjectPath, RangeReader, location
 
 av.logging.set_level(None)
 
 MAX_ERRORS_IN_A_ROW = 5000  # packets; after that the rest of the file is taken for garbage
-OPEN_OPTIONS = {"protocol_whitelist": "file"}  # a playlist posing as a video must not open network addresses
+# A playlist posing as a video must not open network addresses; one from a bucket, no files of this machine either.
+_FILE_OPTIONS, _OBJECT_OPTIONS = {"protocol_whitelist": "file"}, {"protocol_whitelist": "none"}
+_CALLBACK_BYTES = 256 << 10
 
 
-def open_container(path: str) -> InputContainer:
-    """Opens by content, not by extension.
+@contextmanager
+def open_container(path: str) -> Iterator[InputContainer]:
+    """Opens by content, not by extension; closes when the block ends.
+
+    Args:
+        path: of a file, or the s3:// URI of an object.
 
     Raises:
-        VideoError: stage "read" (not there, empty, no permission) or "open" (not a video).
+        VideoError: stage "read" (not there, empty, no permission; the storage failed, also later within the block) or
+            "open" (not a video).
     """
-    _require_readable_file(path)
+    with _readable(path) as file:
+        try:
+            with ffmpeg_errors("open"):
+                container = av.open(
+                    file,
+                    "r",
+                    metadata_errors="replace",
+                    options=_FILE_OPTIONS if isinstance(file, str) else _OBJECT_OPTIONS,
+                    buffer_size=_CALLBACK_BYTES,
+                )
+        except (av.error.InvalidDataError, av.error.EOFError, UnicodeDecodeError) as error:
+            raise VideoError("open", "NotAVideo", "not a video file, or its header is damaged or missing") from error
+        with container:
+            yield container
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[str | RangeReader]:
+    """What FFmpeg is given to read."""
+    where = location(path)
+    if not isinstance(where, ObjectPath):
+        _require_readable_file(path)
+        yield os.path.abspath(path)
+        return
     try:
-        with ffmpeg_errors("open"):
-            return av.open(os.path.abspath(path), metadata_errors="replace", options=OPEN_OPTIONS)
-    except (av.error.InvalidDataError, av.error.EOFError, UnicodeDecodeError) as error:
-        raise VideoError("open", "NotAVideo", "not a video file, or its header is damaged or missing") from error
+        reader = RangeReader(where)
+    except (OSError, StorageError) as error:
+        raise read_error(error) from None
+    _require_content(reader.num_bytes)
+    try:
+        yield reader
+    except Exception:
+        if reader.error is not None:  # whatever FFmpeg has made of it
+            raise read_error(reader.error) from None
+        raise
+    if reader.error is not None:
+        raise read_error(reader.error)
 
 
 def _require_readable_file(path: str) -> None:
@@ -48,7 +90,11 @@ def _require_readable_file(path: str) -> None:
             pass
     except OSError as error:
         raise read_error(error) from error
-    if status.st_size == 0:
+    _require_content(status.st_size)
+
+
+def _require_content(num_bytes: int) -> None:
+    if num_bytes == 0:
         raise VideoError("read", "EmptyFile", "the file is empty (0 bytes)")
 
 

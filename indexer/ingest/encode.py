@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,18 +13,18 @@ import numpy as np
 from indexer import schema
 from indexer.config import SamplingConfig
 from indexer.errors import VideoError
-from indexer.ingest.segments import Segment, cut_segments, window_of
-from indexer.ingest.sources import VideoFile, fingerprint_file
+from indexer.ingest.files import VideoFile, fingerprint_file, version_of
+from indexer.ingest.segments import cut_segments, window_of
 from indexer.ingest.transcripts import read_sidecar, text_between
 from indexer.ingest.video import DecodeEnd, SampledFrame, VideoInfo
 
 if TYPE_CHECKING:
-    from model.videobert import VideoBert  # loads torch, which a run without changes does not need
+    from model.video_text_model import VideoTextModel
 
 _NUM_LABELS = 5
 _MIN_LABEL_SCORE = 0.02
 # Features are stored, and used, as little-endian float16.
-_STORED = np.dtype("<f2")
+STORED = np.dtype("<f2")
 # Standard deviation of the pixels (0 to 255) below which a frame shows next to nothing.
 _BLANK_STD = 12.0
 _VIDEO_FACTS = ("container", "video_codec", "width", "height", "fps", "rotation_deg", "has_audio", "title")
@@ -72,7 +72,7 @@ class VideoEncoder:
         sampling: which frames, and how long a moment is.
     """
 
-    def __init__(self, model: VideoBert, decoder: Decoder, sampling: SamplingConfig) -> None:
+    def __init__(self, model: VideoTextModel, decoder: Decoder, sampling: SamplingConfig) -> None:
         self._model = model
         self._decoder = decoder
         self._sampling = sampling
@@ -88,6 +88,15 @@ class VideoEncoder:
             attempts: how many runs have tried this version of the file, this one included.
             known_fingerprint: content that the index already holds for this video.
         """
+        before = version_of(file.path)
+        encoded = self._encode_as_it_is(file, batch_id, attempts, known_fingerprint)
+        if encoded.unchanged or before is None or (after := version_of(file.path)) == before:
+            return encoded
+        return EncodedVideo(video=_changed_row(file, attempts, is_gone=after is None), segments=[])
+
+    def _encode_as_it_is(
+        self, file: VideoFile, batch_id: str, attempts: int, known_fingerprint: str | None
+    ) -> EncodedVideo:
         row = empty_row(file.uri, size_bytes=file.size_bytes, mtime_ns=file.mtime_ns, attempts=attempts)
         try:
             row["fingerprint"] = fingerprint_file(file.path)
@@ -119,7 +128,7 @@ class VideoEncoder:
         """Encodes the frames of one moment. A frame shown for several targets is one object and encoded once."""
         first_seen = {id(frame.pixels): i for i, frame in reversed(list(enumerate(frames)))}
         unique = sorted(first_seen.values())
-        features = self._model.encode_frames(np.stack([frames[i].pixels for i in unique])).cpu().numpy().astype(_STORED)
+        features = self._model.encode_frames(np.stack([frames[i].pixels for i in unique])).cpu().numpy().astype(STORED)
         for frame in frames:
             sampled.target_times_s.append(frame.target_s)
             sampled.frame_times_s.append(frame.time_s)
@@ -130,7 +139,10 @@ class VideoEncoder:
         spans = cut_segments(sampled.target_times_s, duration_s, self._sampling.segment_length_s)
         cues = read_sidecar(file.path)
         transcripts = [text_between(cues, span.start_s, span.end_s) for span in spans]
-        features, mask, times = _pad(spans, sampled)
+        features, mask, times = pad_frames(
+            [np.stack(sampled.features[span.frames]) for span in spans],
+            [np.array(sampled.frame_times_s[span.frames]) - span.start_s for span in spans],
+        )
         embeddings = self._model.encode_video(features, mask, times, transcripts).cpu().numpy()
         probabilities = self._model.classify(features, mask).cpu().numpy()
         return [
@@ -141,7 +153,7 @@ class VideoEncoder:
                 "start_s": span.start_s,
                 "end_s": span.end_s,
                 "embedding": embeddings[i],
-                "labels": self._labels(probabilities[i]),
+                "labels": labels_seen(probabilities[i], self._model.label_names),
                 "transcript": transcripts[i],
                 "thumbnail": thumbnail,
                 "num_frames": span.frames.stop - span.frames.start,
@@ -151,13 +163,13 @@ class VideoEncoder:
             for i, (span, thumbnail) in enumerate(zip(spans, sampled.thumbnails, strict=True))
         ]
 
-    def _labels(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
-        best = np.argsort(-probabilities, kind="stable")[:_NUM_LABELS]
-        return [
-            {"label": self._model.label_names[c], "score": float(probabilities[c])}
-            for c in best
-            if probabilities[c] >= _MIN_LABEL_SCORE
-        ]
+
+def labels_seen(probabilities: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The few most probable of C classes as `schema.LABELS_TYPE` holds them: float [C] and C names."""
+    best = np.argsort(-probabilities, kind="stable")[:_NUM_LABELS]
+    return [
+        {"label": names[c], "score": float(probabilities[c])} for c in best if probabilities[c] >= _MIN_LABEL_SCORE
+    ]
 
 
 def _note_facts(stream: Iterable[VideoInfo | SampledFrame | DecodeEnd], row: dict[str, Any]) -> Iterator[SampledFrame]:
@@ -179,18 +191,27 @@ def _best_thumbnail(frames: list[SampledFrame]) -> bytes | None:
     return frames[next(clear, nearest[0])].thumbnail
 
 
-def _pad(spans: list[Segment], sampled: _Sampled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features float32 [B, T, K, D], mask bool [B, T] and times float32 [B, T], from the values as they are stored."""
-    longest = max(span.frames.stop - span.frames.start for span in spans)
-    features = np.zeros((len(spans), longest, *sampled.features[0].shape), dtype=np.float32)
-    mask = np.zeros((len(spans), longest), dtype=bool)
-    times = np.zeros((len(spans), longest), dtype=np.float32)
-    for i, span in enumerate(spans):
-        count = span.frames.stop - span.frames.start
-        features[i, :count] = np.stack(sampled.features[span.frames])
-        mask[i, :count] = True
-        times[i, :count] = np.array(sampled.frame_times_s[span.frames]) - span.start_s
-    return features, mask, times
+def pad_frames(
+    features: Sequence[np.ndarray], times_s: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Moments of different lengths as one batch for `VideoBert.encode_video`.
+
+    Args:
+        features: of each moment [T, K, D], as stored.
+        times_s: of each moment [T], seconds from its start.
+
+    Returns:
+        Features float32 [B, T, K, D], mask bool [B, T] and times float32 [B, T], T being that of the longest.
+    """
+    longest = max(len(frames) for frames in features)
+    padded = np.zeros((len(features), longest, *features[0].shape[1:]), dtype=np.float32)
+    mask = np.zeros((len(features), longest), dtype=bool)
+    times = np.zeros((len(features), longest), dtype=np.float32)
+    for i, (frames, at_s) in enumerate(zip(features, times_s, strict=True)):
+        padded[i, : len(frames)] = frames
+        mask[i, : len(frames)] = True
+        times[i, : len(frames)] = at_s
+    return padded, mask, times
 
 
 def empty_row(uri: str, *, size_bytes: int = 0, mtime_ns: int = 0, attempts: int = 1) -> dict[str, Any]:
@@ -208,6 +229,13 @@ def empty_row(uri: str, *, size_bytes: int = 0, mtime_ns: int = 0, attempts: int
         "attempts": attempts,
         "indexed_at": datetime.datetime.now(datetime.UTC),
     }
+
+
+def _changed_row(file: VideoFile, attempts: int, *, is_gone: bool) -> dict[str, Any]:
+    """The row of a file that was written to while it was read. Without its size and time: the next run tries again."""
+    did = "deleted" if is_gone else "changed"
+    message = f"the file was {did} while it was read; what was read is left out, the next run reads it anew"
+    return empty_row(file.uri, attempts=attempts) | failure("read", "ChangedWhileRead", message)
 
 
 def failure(stage: str, kind: str, message: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from one video to the next, since starting one takes some 0.2 s.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import signal
@@ -25,6 +26,7 @@ import numpy as np
 
 from indexer.errors import VideoError
 from indexer.ingest import wire
+from indexer.ingest.paths import source_path
 from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo
 
 READ_BYTES = 1 << 20
@@ -43,7 +45,8 @@ class GuardedDecoder:
     """Reads one video at a time in a child process. Not for use by several threads at once.
 
     A child that sends nothing for `timeout_s` is killed (VideoError kind TimedOut); one that dies raises kind
-    DecoderCrashed. If neither info nor frame had been yielded, the video is tried once more in a new child first.
+    DecoderCrashed, one without memory OutOfMemory. The video is first tried once more in a new child, which goes on
+    after what had been yielded: the fault may be what earlier videos left behind, or a neighbour's.
     Time in which the caller does not ask for the next frame does not count.
 
     Args:
@@ -51,6 +54,10 @@ class GuardedDecoder:
         memory_bytes: address space of the child; more makes a video fail as OutOfMemory.
         limits: see `DecodeLimits`.
         command: what to run as the child; for tests.
+
+    Attributes:
+        num_children: children started so far.
+        num_timeouts, num_crashes: how often one hung or died, healed by the second try or not.
     """
 
     def __init__(
@@ -66,6 +73,8 @@ class GuardedDecoder:
         own_command = [sys.executable, "-m", "indexer.ingest.decode_worker", str(os.getpid()), str(memory_bytes)]
         self._command = list(command) if command is not None else own_command
         self._child: _Child | None = None
+        self._num_reads = 0
+        self.num_children = self.num_timeouts = self.num_crashes = 0
 
     def read_video(
         self, path: str, *, frame_rate_hz: float, size_px: int, thumbnails: bool = True
@@ -73,25 +82,35 @@ class GuardedDecoder:
         """The stream of `video.read_video`, decoded in the child. Starting another read ends the one before it.
 
         Raises:
-            VideoError: what `video.read_video` raises; and stage "decode", kinds TimedOut and DecoderCrashed.
+            VideoError: what `video.read_video` raises; and stage "decode", kinds TimedOut, DecoderCrashed, OutOfMemory.
         """
         request = {
-            "path": os.path.abspath(path),
+            "path": source_path(path),
             "frame_rate_hz": frame_rate_hz,
             "size_px": size_px,
             "thumbnails": thumbnails,
             "limits": asdict(self._limits),
         }
+        self._num_reads += 1
+        this_read, num_yielded = self._num_reads, 0
         for last_try in (False, True):
-            yielded = False
             try:
-                for message in self._stream(request):
-                    yielded = True
+                for message in itertools.islice(self._stream(request), num_yielded, None):
+                    num_yielded += 1
                     yield message
                 return
             except (_ChildTimedOutError, _ChildDiedError) as error:
-                if yielded or last_try:
+                if this_read != self._num_reads:  # another read has taken the child away
                     raise self._as_video_error(error) from error
+                self._count(error)
+                if last_try:
+                    raise self._as_video_error(error) from error
+            except VideoError as error:
+                if error.kind != "OutOfMemory":
+                    raise
+                self.close()  # its memory may be full of what it did not give back
+                if last_try:
+                    raise
 
     def close(self) -> None:
         """Ends the child. The decoder can be used again; it then starts a new one."""
@@ -128,8 +147,15 @@ class GuardedDecoder:
             self.close()
         if self._child is None:
             self._child = _Child(self._command, self._timeout_s)
+            self.num_children += 1
         self._child.busy = True
         return self._child
+
+    def _count(self, error: Exception) -> None:
+        if isinstance(error, _ChildTimedOutError):
+            self.num_timeouts += 1
+        else:
+            self.num_crashes += 1
 
     def _as_video_error(self, error: Exception) -> VideoError:
         if isinstance(error, _ChildTimedOutError):
@@ -142,7 +168,9 @@ class _Child:
 
     def __init__(self, command: Sequence[str], timeout_s: float) -> None:
         paths = [_PACKAGE_PARENT, *filter(None, [os.environ.get("PYTHONPATH")])]
-        threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each would take address space of its own
+        # Each thread would take address space of its own.
+        threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "TOKIO_WORKER_THREADS"), "1")
+        threads["MALLOC_ARENA_MAX"] = "2"
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

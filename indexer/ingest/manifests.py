@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Iterator
 
 from indexer.errors import SourceError
+from indexer.storage import open_binary
 
 MANIFEST_EXTENSIONS = (".txt", ".csv", ".tsv", ".parquet")
 COLUMNS = ("path", "uri", "video", "file")
@@ -21,6 +23,7 @@ def read_manifest(path: str) -> list[str]:
 
     Raises:
         SourceError: it cannot be read, has no column of paths, or lists nothing.
+        StorageError: its bucket cannot be reached.
     """
     readers = {".txt": _read_text, ".csv": _read_table, ".tsv": _read_table, ".parquet": _read_parquet}
     try:
@@ -37,7 +40,7 @@ def read_manifest(path: str) -> list[str]:
 
 def _lines(path: str) -> Iterator[str]:
     """The file's lines; bytes that are not UTF-8 are kept as Python keeps them in file names."""
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         yield from file
 
 
@@ -75,10 +78,10 @@ def _read_parquet(path: str) -> Iterator[str]:
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-        column = _path_column(path, file.schema_arrow.names)
-        kind = file.schema_arrow.field(column).type
-        values = [value for batch in file.iter_batches(columns=[column]) for value in batch.column(0).to_pylist()]
+        with open_binary(path) as source, pyarrow.parquet.ParquetFile(source) as file:
+            column = _path_column(path, file.schema_arrow.names)
+            kind = file.schema_arrow.field(column).type
+            values = [value for batch in file.iter_batches(columns=[column]) for value in batch.column(0).to_pylist()]
     except pa.ArrowException as error:
         raise SourceError(f"cannot read the manifest {path!r}: it is not a readable Parquet file") from error
     if any(not isinstance(value, str) for value in values if value is not None):

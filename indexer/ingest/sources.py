@@ -1,54 +1,18 @@
-"""Which videos there are: list folders, globs, files and manifests, and compare with what the ledger knows."""
+"""Which videos there are: list folders, globs, files and manifests, on this machine and in buckets."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
-import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from indexer.errors import SourceError
+from indexer.ingest.buckets import videos_below, videos_matching
+from indexer.ingest.files import MissingFile, VideoFile, look_at
 from indexer.ingest.manifests import is_manifest, read_manifest
-from indexer.ingest.paths import is_video_name, local_path, matches_glob, path_to_uri, read_error, uri_to_path
-from indexer.schema import FAILED
-
-__all__ = [
-    "KnownVideo",
-    "Listing",
-    "MissingFile",
-    "Plan",
-    "VideoFile",
-    "diff",
-    "fingerprint_file",
-    "list_videos",
-    "uri_to_path",
-]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoFile:
-    """A file that was found.
-
-    Attributes:
-        uri: absolute path as text; a file:// URI with percent escapes if the name is not valid UTF-8. Always UTF-8.
-        path: what to open.
-    """
-
-    uri: str
-    path: str
-    size_bytes: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MissingFile:
-    """Something that is named or was met but cannot be read, and why. `gone` if it certainly does not exist."""
-
-    uri: str
-    reason: str
-    gone: bool = False
+from indexer.ingest.paths import is_video_name, matches_glob, path_to_uri, source_path, uri_to_path
+from indexer.storage import ObjectPath, location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +82,11 @@ class _Lister:
         )
 
     def add(self, source: str) -> None:
-        path = local_path(source)
-        if os.path.isdir(path):
+        path = source_path(source)
+        where = location(path)
+        if isinstance(where, ObjectPath):
+            self._add_object(where)
+        elif os.path.isdir(path):
             self._add_folder(path)
         elif not os.path.lexists(path) and glob.has_magic(path):
             self._add_glob(path)
@@ -130,6 +97,27 @@ class _Lister:
             if isinstance(found, MissingFile):
                 raise SourceError(f"cannot index {source!r}: {found.reason}; check the path")
             self._files[found.uri] = found
+
+    def _add_object(self, where: ObjectPath) -> None:
+        """An object if there is one of exactly this name, else a glob, else all that lies below."""
+        if where.exists():
+            if is_manifest(where.key):
+                self._add_manifest(str(where))
+            else:
+                self._add_files([look_at(str(where))])
+        elif glob.has_magic(where.key):
+            self._add_files(videos_matching(where))
+            self._patterns.append(str(where))
+        else:
+            self._add_files(videos_below(where))
+            self._roots.append(f"{where}/")
+
+    def _add_files(self, found: Iterable[VideoFile | MissingFile]) -> None:
+        for file in found:
+            if isinstance(file, VideoFile):
+                self._files[file.uri] = file
+            else:
+                self._missing[file.uri] = file
 
     def _add_folder(self, folder: str) -> None:
         num_others, others = 0, set()
@@ -178,17 +166,12 @@ class _Lister:
         if not videos:
             held = f"matches {len(paths)} files, none with a video extension" if paths else "matches no file"
             raise SourceError(f"the pattern {pattern!r} {held}; check it, or name a folder")
-        self._files.update((video.uri, video) for video in videos)
+        self._add_files(videos)
         self._patterns.append(pattern)
 
     def _add_manifest(self, manifest: str) -> None:
         folder = os.path.dirname(manifest)
-        for entry in read_manifest(manifest):
-            found = look_at(local_path(entry, relative_to=folder))
-            if isinstance(found, VideoFile):
-                self._files[found.uri] = found
-            else:
-                self._missing[found.uri] = found
+        self._add_files(look_at(source_path(entry, relative_to=folder)) for entry in read_manifest(manifest))
 
 
 def _nothing_in(folder: str, num_others: int, others: list[str], unlisted: list[MissingFile]) -> str:
@@ -202,79 +185,3 @@ def _nothing_in(folder: str, num_others: int, others: list[str], unlisted: list[
         f"the folder {folder!r} holds {files}{' without' if num_others == 1 else ' with'} a video extension ({kinds}); "
         "name a file directly to try it anyway"
     )
-
-
-def look_at(path: str) -> VideoFile | MissingFile:
-    uri = path_to_uri(path)
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return MissingFile(uri=uri, reason="the file does not exist", gone=True)
-    except (OSError, ValueError) as error:
-        return MissingFile(uri=uri, reason=f"the file cannot be read: {getattr(error, 'strerror', None) or error}")
-    if stat.S_ISDIR(status.st_mode):
-        return MissingFile(uri=uri, reason="it is a folder, not a file")
-    if not stat.S_ISREG(status.st_mode):
-        return MissingFile(uri=uri, reason="it is not a regular file")
-    return VideoFile(uri=uri, path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
-
-
-def fingerprint_file(path: str) -> str:
-    """`blake2b:` and 32 hex digits, over all bytes of the file.
-
-    Raises:
-        VideoError: stage "read".
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise read_error(error) from error
-    return f"blake2b:{digest.hexdigest()}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KnownVideo:
-    """What the ledger holds of a video."""
-
-    uri: str
-    size_bytes: int
-    mtime_ns: int
-    status: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What there is to do. Every file of the listing is in exactly one of the first three, in order of `uri`.
-
-    Attributes:
-        changed: another size or modification time than in the ledger; or it failed before and is to be tried again.
-        unchanged: same size and modification time as in the ledger, whether indexed or failed.
-        vanished: URIs in the ledger that these sources cover but that no longer exist, in order.
-    """
-
-    new: list[VideoFile] = field(default_factory=list)
-    changed: list[VideoFile] = field(default_factory=list)
-    unchanged: list[VideoFile] = field(default_factory=list)
-    vanished: list[str] = field(default_factory=list)
-
-
-def diff(listing: Listing, known: Mapping[str, KnownVideo], *, retry_failed: bool = False) -> Plan:
-    """Compares by size and modification time; whether a changed file really differs, its fingerprint must tell."""
-    plan = Plan()
-    for file in listing.files:
-        before = known.get(file.uri)
-        if before is None:
-            plan.new.append(file)
-        elif (file.size_bytes, file.mtime_ns) != (before.size_bytes, before.mtime_ns) or (
-            retry_failed and before.status == FAILED
-        ):
-            plan.changed.append(file)
-        else:
-            plan.unchanged.append(file)
-    missing = {missing.uri: missing.gone for missing in listing.missing}
-    unlisted = known.keys() - {file.uri for file in listing.files}
-    plan.vanished.extend(sorted(uri for uri in unlisted if missing.get(uri, listing.covers(uri))))
-    return plan

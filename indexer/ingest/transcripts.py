@@ -8,6 +8,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from indexer.errors import StorageError
+from indexer.ingest.paths import read_error
+from indexer.storage import location, names_beginning, open_binary
+
 MAX_SUBTITLE_BYTES = 32 << 20
 _TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(?:\s|$)")
@@ -29,14 +33,14 @@ def find_sidecar(video_path: str) -> str | None:
 
     Without a language comes first, then English, then the rest in order of name.
     """
-    folder, name = os.path.split(os.path.abspath(video_path))
-    stem = os.path.splitext(name)[0]
+    video = location(video_path).absolute()
+    stem = os.path.splitext(video.name)[0]
     try:
-        names = sorted(os.listdir(folder))
+        names = names_beginning(video.parent, f"{stem}.")
     except OSError:
         return None
     ranked = [(rank, other) for other in names if (rank := _rank(stem, other)) is not None]
-    return os.path.join(folder, min(ranked)[1]) if ranked else None
+    return str(video.parent / min(ranked)[1]) if ranked else None
 
 
 def _rank(stem: str, name: str) -> int | None:
@@ -52,15 +56,21 @@ def _rank(stem: str, name: str) -> int | None:
 
 
 def read_sidecar(video_path: str) -> list[Cue]:
-    """The cues of the subtitle file beside the video; [] if there is none, or none that can be read."""
-    path = find_sidecar(video_path)
-    if path is None:
-        return []
+    """The cues of the subtitle file beside the video; [] if there is none, or none that can be read.
+
+    Raises:
+        VideoError: stage "read": the bucket cannot be reached, so that there is no telling.
+    """
     try:
-        with open(path, "rb") as file:
+        path = find_sidecar(video_path)
+        if path is None:
+            return []
+        with open_binary(path) as file:
             return parse_subtitles(file.read(MAX_SUBTITLE_BYTES))
     except OSError:
         return []
+    except StorageError as error:
+        raise read_error(error) from error
 
 
 def parse_subtitles(data: bytes) -> list[Cue]:

@@ -58,7 +58,7 @@ def make_clip(
     can be decoded. Files glued together, whose timestamps start again, are cut where their own timestamps say.
 
     Args:
-        path: of a video on this machine.
+        path: of a video, or its s3:// URI; of an object only what is needed is fetched.
         start_s, end_s: seconds on the timeline of the index.
         max_side_px: longest side of the picture, at least 16; never enlarged; sides are rounded to even numbers.
         max_length_s: what lies beyond is left out.

@@ -20,6 +20,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from indexer import schema
 from indexer.errors import IndexDirectoryError, StorageError, UsageError
+from indexer.storage import Location
 from indexer.store.delta import (
     COMPARE_AND_SWAP,
     MAX_ATTEMPTS,
@@ -31,7 +32,7 @@ from indexer.store.delta import (
 from indexer.store.index import IndexStore
 from indexer.store.segments_table import SegmentFile, write_segment_file
 from indexer.store.snapshot import SegmentRows, read_keys
-from indexer.store.sweep import compact_lock, delete_unneeded
+from indexer.store.sweep import delete_unneeded, maintenance_lock
 
 SAFETY_HOURS = 24
 # Files of this size are read at full speed from disks and object storage, and fit into memory one at a time.
@@ -105,7 +106,7 @@ def compact(
     """
     if older_than_hours < 0:
         raise UsageError(f"the hours must be at least 0, got {older_than_hours!r}")
-    with compact_lock(store.path):
+    with maintenance_lock(store.path):
         files = list(_committed_files(store, time.time() - older_than_hours * 3600))
         mergers = _merge_all(store.segments.folder, _groups(files, target_bytes, target_rows))
         _commit(store.segments.folder, mergers)
@@ -167,7 +168,7 @@ def _worth_it(group: list[_CommittedFile]) -> Iterator[list[_CommittedFile]]:
         yield group
 
 
-def _merge_all(folder: Path, groups: Iterable[list[_CommittedFile]]) -> list[_Merger]:
+def _merge_all(folder: Location, groups: Iterable[list[_CommittedFile]]) -> list[_Merger]:
     """Writes all new files, or none: a full disk is left as it was."""
     mergers: list[_Merger] = []
     try:
@@ -181,7 +182,7 @@ def _merge_all(folder: Path, groups: Iterable[list[_CommittedFile]]) -> list[_Me
     return mergers
 
 
-def _merge(folder: Path, group: list[_CommittedFile]) -> _Merger:
+def _merge(folder: Location, group: list[_CommittedFile]) -> _Merger:
     """Writes the new file; it is not part of the table yet."""
     tables = []
     for file in group:
@@ -191,7 +192,7 @@ def _merge(folder: Path, group: list[_CommittedFile]) -> _Merger:
     return _Merger(old=group, new=write_segment_file(folder, rows) if rows.num_rows else None)
 
 
-def _commit(folder: Path, mergers: Sequence[_Merger]) -> None:
+def _commit(folder: Location, mergers: Sequence[_Merger]) -> None:
     """Puts the new files in the place of the old ones in one commit. The loser of a race reads again and retries."""
     if not mergers:
         return
@@ -222,7 +223,7 @@ def _actions(merger: _Merger) -> Iterator[AddAction | RemoveAction]:
         yield AddAction(merger.new.name, merger.new.size_bytes, {}, modified_ms, data_change, merger.new.statistics)
 
 
-def _merge_ledger_files(folder: Path) -> None:
+def _merge_ledger_files(folder: Location) -> None:
     """Each commit adds a file to the ledger; a busy index merges them another time."""
 
     def merge(table: DeltaTable) -> None:

@@ -1,4 +1,4 @@
-"""Opening Delta tables and reading their Parquet files.
+"""Opening Delta tables and reading their Parquet files, on this machine or in a bucket.
 
 Delta keeps the log; the files are read with pyarrow directly, because `DeltaTable.to_pyarrow_dataset` has been seen to
 abort the interpreter at exit.
@@ -6,10 +6,12 @@ abort the interpreter at exit.
 
 from __future__ import annotations
 
+import contextlib
 import random
+import re
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,36 +19,79 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from indexer.errors import IndexFormatError, StorageError
+from indexer.storage import Location, ObjectPath, location, open_binary
+from indexer.storage.s3 import broke_off, delta_options, explain, is_unreachable, persistently
 
 
-def delta_uri(folder: Path) -> str:
+def delta_uri(folder: Location) -> str:
     """The folder as Delta must be given it: a plain path with a percent sign in it would be taken as encoded."""
+    if isinstance(folder, ObjectPath):
+        return f"s3://{folder.bucket}/{quote(folder.key)}"
     return folder.absolute().as_uri()
 
 
-def open_delta(folder: Path, version: int | None = None) -> DeltaTable:
+def delta_storage(folder: Location) -> dict[str, str] | None:
+    """Delta's `storage_options` for a folder."""
+    return delta_options() if isinstance(folder, ObjectPath) else None
+
+
+def create_delta(folder: Location, schema: pa.Schema, name: str) -> None:
+    """Creates the empty table; does nothing where there is one already.
+
+    Raises:
+        OSError, StorageError: it cannot be written.
+    """
+    try:
+        persistently(
+            lambda: DeltaTable.create(
+                delta_uri(folder), schema=schema, mode="ignore", name=name, storage_options=delta_storage(folder)
+            )
+        )
+    except (DeltaError, OSError) as error:
+        if isinstance(folder, ObjectPath):
+            raise StorageError(f"the table {str(folder)!r} cannot be created: {detail_of(error, folder)}") from None
+        raise
+
+
+def open_delta(folder: Location, version: int | None = None) -> DeltaTable:
     """Opens the newest version, or the given one.
 
     Raises:
         IndexFormatError: there is no such table or version, or its log is damaged.
+        StorageError: the bucket cannot be reached.
     """
     try:
-        return DeltaTable(delta_uri(folder), version=version)
+        return persistently(
+            lambda: DeltaTable(delta_uri(folder), version=version, storage_options=delta_storage(folder))
+        )
     except TableNotFoundError as error:
         raise IndexFormatError(
             f"the index has no readable table {str(folder)!r}: restore it from a backup or index again"
         ) from error
     except (DeltaError, OSError) as error:
-        detail = " ".join(str(error).split())[:200]
+        detail = detail_of(error, folder, limit=200)
+        if isinstance(folder, ObjectPath) and is_unreachable(str(error)):
+            raise StorageError(f"the log of table {str(folder)!r} cannot be read: {detail}") from None
         raise IndexFormatError(f"the log of table {str(folder)!r} cannot be read: {detail}") from error
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m|↳")  # Delta draws a tree of causes, in colours
+
+
+def detail_of(error: Exception, folder: Location, limit: int = 300) -> str:
+    """What went wrong, in one line; of a bucket, never what a server said word for word."""
+    if isinstance(folder, ObjectPath) and is_unreachable(str(error)):
+        return explain(str(error), str(folder))
+    return " ".join(_COLOURS.sub("", str(error)).split())[:limit]
 
 
 # Without retries inside Delta, a commit succeeds only on exactly the version that was read.
 COMPARE_AND_SWAP = CommitProperties(max_commit_retries=0)
 MAX_ATTEMPTS = 30
+_MAX_LOST_ANSWERS = 8
 
 
-def compare_and_swap(folder: Path, commit: Callable[[DeltaTable], None], failure: str) -> DeltaTable | None:
+def compare_and_swap(folder: Location, commit: Callable[[DeltaTable], None], failure: str) -> DeltaTable | None:
     """Opens the newest version and commits to it; where somebody else was first, waits a little and does both again.
 
     Args:
@@ -66,13 +111,20 @@ def compare_and_swap(folder: Path, commit: Callable[[DeltaTable], None], failure
             commit(table)
             return table
         except CommitFailedError:
-            time.sleep(random.uniform(0, 0.05 * 2 ** min(attempt, 6)))
+            pass
         except (DeltaError, OSError) as error:
-            raise StorageError(f"{failure}: {' '.join(str(error).split())[:300]}") from error
+            if not _answer_was_lost(error, folder) or attempt >= _MAX_LOST_ANSWERS:
+                raise StorageError(f"{failure}: {detail_of(error, folder)}") from error
+        time.sleep(random.uniform(0, 0.05 * 2 ** min(attempt, 6)))
     return None
 
 
-def data_files(table: DeltaTable, folder: Path) -> list[str]:
+def _answer_was_lost(error: Exception, folder: Location) -> bool:
+    """Whether the commit may have been made all the same; the newest version, read again, tells."""
+    return isinstance(folder, ObjectPath) and broke_off(str(error))
+
+
+def data_files(table: DeltaTable, folder: Location) -> list[str]:
     """Paths of a version's files, sorted. The tables have no partitions, so each lies in the folder itself.
 
     `file_uris()` gives percent-encoded paths, which do not open where the folder's name has a blank or an accent.
@@ -97,8 +149,21 @@ def read_parquet_file(file: str, columns: list[str]) -> pa.Table:
     Raises:
         IndexFormatError: the file is missing or damaged.
     """
+    with opened_parquet(file) as parquet:
+        return parquet.read(columns=columns, use_threads=False).select(columns)
+
+
+@contextlib.contextmanager
+def opened_parquet(file: str) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file for as long as the block lasts.
+
+    Raises:
+        IndexFormatError: the file is missing or damaged.
+    """
+    where = location(file)
     try:
-        with pq.ParquetFile(file) as parquet:
-            return parquet.read(columns=columns, use_threads=False).select(columns)
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(open_binary(where)) if isinstance(where, ObjectPath) else file
+            yield stack.enter_context(pq.ParquetFile(source))
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise IndexFormatError(f"the file {file!r} cannot be read: {' '.join(str(error).split())[:200]}") from error

@@ -2,51 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
-import os
 import re
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
+from deltalake.exceptions import DeltaError
 
 from indexer.config import FORMAT_VERSION, IndexConfig
 from indexer.errors import IndexFormatError, IndexNotFoundError, IndexSettingsError, StorageError
+from indexer.storage import Location, create_whole, location, write_whole
+from indexer.store.delta import detail_of
 from indexer.store.ledger import Ledger
 from indexer.store.segments_table import SegmentFile, SegmentsTable
 from indexer.store.snapshot import SegmentRows, Snapshot, read_keys
 from indexer.store.vectors import VectorManifest, build_vector_file, delete_older, delete_others
 
 _SETTINGS = "index.json"
+_REFRESHED = "index-{generation}.json"
 
 
 class IndexStore:
     """An index on storage. Open one with `open`, or `open_or_create` to write.
 
     Attributes:
-        path: the directory.
-        config: the settings in index.json.
+        path: the directory, or the prefix in a bucket.
+        config: the settings that the newest moments were made with when the store was opened.
     """
 
-    def __init__(self, path: Path, config: IndexConfig) -> None:
+    def __init__(self, path: Location, config: IndexConfig) -> None:
         self.path = path
-        self.config = config
         self.ledger = Ledger(path / "videos")
+        self._configs = {0: config}
+        self.config = self._config_of(self.ledger.generation)
         self.segments = SegmentsTable(path / "segments")
         self.vectors_folder = path / "vectors"
         self._keys: dict[str, pa.Table] = {}
 
     @classmethod
-    def open(cls, path: str | Path) -> IndexStore:
+    def open(cls, path: str | Location) -> IndexStore:
         """Opens an index that exists.
 
         Raises:
             IndexNotFoundError: there is none.
             IndexFormatError: it is of another format version or damaged.
+            StorageError: its bucket cannot be reached.
         """
-        path = Path(path)
+        path = location(path)
         try:
             values = json.loads((path / _SETTINGS).read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -66,8 +72,37 @@ class IndexStore:
         except (KeyError, TypeError) as error:
             raise IndexFormatError(f"the settings {str(path / _SETTINGS)!r} are incomplete: {error}") from error
 
+    def _config_of(self, generation: int) -> IndexConfig:
+        """The settings of a generation of the ledger; they never change."""
+        if generation not in self._configs:
+            file = self.path / _REFRESHED.format(generation=generation)
+            try:
+                self._configs[generation] = IndexConfig.from_dict(json.loads(file.read_bytes()))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise IndexFormatError(f"the settings {str(file)!r} cannot be read: {error}") from error
+        return self._configs[generation]
+
+    def add_settings(self, config: IndexConfig) -> int:
+        """Keeps the settings of a refresh that is about to be made.
+
+        Returns:
+            Their generation, for `Ledger.switch`: the first that is free, as a refresh that was killed leaves its own.
+
+        Raises:
+            StorageError: they could not be written.
+        """
+        data = json.dumps(config.to_dict(), indent=2).encode()
+        for generation in itertools.count(self.ledger.generation + 1):
+            try:
+                with contextlib.suppress(FileExistsError):
+                    create_whole(self.path / _REFRESHED.format(generation=generation), data)
+                    return generation
+            except OSError as error:
+                raise StorageError(f"the index {str(self.path)!r} cannot be written: {error.strerror}") from error
+        raise AssertionError("numbers do not end")
+
     @classmethod
-    def open_or_create(cls, path: str | Path, config: IndexConfig) -> IndexStore:
+    def open_or_create(cls, path: str | Location, config: IndexConfig) -> IndexStore:
         """Opens the index and checks that it was made with `config`, or creates it.
 
         Raises:
@@ -75,7 +110,7 @@ class IndexStore:
             IndexFormatError: it exists in another format.
             StorageError: it cannot be written.
         """
-        path = Path(path).absolute()
+        path = location(path).absolute()
         if re.search("%[0-9A-Fa-f]{2}", str(path)):
             raise StorageError(
                 f"the index path {str(path)!r} holds a percent code, which Delta tables cannot: rename it"
@@ -85,12 +120,13 @@ class IndexStore:
         except IndexNotFoundError:
             store = cls._create(path, config)
         _require_equal(store, config)
+        store.config = replace(store.config, model=config.model)  # the same one, perhaps in another place by now
         _require_writable(path)
         return store
 
     @classmethod
-    def _create(cls, path: Path, config: IndexConfig) -> IndexStore:
-        if path.exists() and not path.is_dir():
+    def _create(cls, path: Location, config: IndexConfig) -> IndexStore:
+        if path.is_file():
             raise StorageError(f"the index path {str(path)!r} is a file: name a folder")
         if path.is_dir() and any(
             entry.name not in ("videos", "segments", "vectors")
@@ -104,9 +140,11 @@ class IndexStore:
             path.mkdir(parents=True, exist_ok=True)
             Ledger.create(path / "videos")
             SegmentsTable.create(path / "segments")
-            _create_file(path / _SETTINGS, json.dumps(config.to_dict(), indent=2).encode())
-        except OSError as error:
-            raise StorageError(f"the index cannot be created at {str(path)!r}: {error.strerror or error}") from error
+            with contextlib.suppress(FileExistsError):  # another process was first: its file stays
+                create_whole(path / _SETTINGS, json.dumps(config.to_dict(), indent=2).encode())
+        except (DeltaError, OSError) as error:
+            detail = getattr(error, "strerror", None) or detail_of(error, path)
+            raise StorageError(f"the index cannot be created at {str(path)!r}: {detail}") from error
         return cls.open(path)
 
     def snapshot(self, version: int | None = None) -> Snapshot:
@@ -115,7 +153,9 @@ class IndexStore:
         files = self.segments.files()
         self._keys = {file: self._keys[file] if file in self._keys else read_keys(file) for file in files}
         rows = SegmentRows(files, list(self._keys.values()), ledger.indexed)
-        return Snapshot(self.config, ledger, rows, self.vectors_folder)
+        is_ours = ledger.generation == self.ledger.generation
+        config = self.config if is_ours else self._config_of(ledger.generation)
+        return Snapshot(config, ledger, rows, self.vectors_folder)
 
     def commit(self, videos: pa.Table, files: Sequence[SegmentFile], remove: Iterable[int] = ()) -> int:
         """Makes a batch visible: first its moments, then, in one atomic step, its videos.
@@ -157,8 +197,9 @@ class IndexStore:
 
 def _require_equal(store: IndexStore, config: IndexConfig) -> None:
     found = store.config
+    is_same = found.model_fingerprint == config.model_fingerprint  # under whatever name: its folder may have moved
     for what, theirs, ours in [
-        ("the model", found.model, config.model),
+        ("the model", found.model, found.model if is_same else config.model),
         ("weights of the model (fingerprint)", found.model_fingerprint[:12], config.model_fingerprint[:12]),
         ("the frame rate", found.sampling.frame_rate_hz, config.sampling.frame_rate_hz),
         ("the segment length", found.sampling.segment_length_s, config.sampling.segment_length_s),
@@ -166,34 +207,19 @@ def _require_equal(store: IndexStore, config: IndexConfig) -> None:
         if theirs != ours:
             raise IndexSettingsError(
                 f"the index at {str(store.path)!r} was made with another setting for {what}: {theirs!r}, now {ours!r}; "
-                "use the same, or index into a new folder"
+                "use the same, index into a new folder, or (for another model) see `videobert refresh`"
             )
-    if found != replace(config):
+    if replace(found, model=config.model, frames_fingerprint=config.frames_fingerprint) != config:
         raise IndexSettingsError(
             f"the index at {str(store.path)!r} was made with other settings: index into a new folder"
         )
 
 
-def _require_writable(path: Path) -> None:
+def _require_writable(path: Location) -> None:
     """Finds out before any work whether the folder takes files."""
     probe = path / f".write-test-{uuid.uuid4().hex}"
     try:
-        probe.touch()
+        write_whole(probe, b"")
         probe.unlink()
     except OSError as error:
         raise StorageError(f"the index at {str(path)!r} cannot be written: {error.strerror or error}") from error
-
-
-def _create_file(path: Path, data: bytes) -> None:
-    """Writes a file that does not exist yet, whole or not at all; where another process was first, its file stays."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,27 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from indexer import schema
-from indexer.errors import StorageError
+from indexer.errors import IndexSettingsError, StorageError
+from indexer.storage import Location
 from indexer.store.delta import (
     COMPARE_AND_SWAP,
     MAX_ATTEMPTS,
     compare_and_swap,
+    create_delta,
     data_files,
-    delta_uri,
+    detail_of,
     open_delta,
     read_parquet_files,
 )
 
 # The ledger alone says "removed"; such a row is deleted by the commit that carries it.
 _REMOVED = "removed"
+
+# The name under which Delta keeps, from version to version, which settings the ledger's moments were made with.
+_SETTINGS = "videobert-settings"
+
+_WRITTEN = schema.without_meanings(schema.VIDEOS)
 
 # A row that says "removed" says nothing else.
 _NULLABLE = pa.schema([field.with_nullable(True) for field in schema.VIDEOS])
@@ -40,10 +47,12 @@ class LedgerSnapshot:
 
     Attributes:
         version: Delta version of `videos/`.
+        generation: which settings its moments were made with: 0 for those of index.json, one more after each refresh.
         videos: one row a video, columns of `schema.VIDEOS`.
     """
 
     version: int
+    generation: int
     videos: pa.Table
 
     @property
@@ -56,17 +65,22 @@ class LedgerSnapshot:
 
 
 class Ledger:
-    """Reads and commits `videos/`. One object may be used by one thread at a time."""
+    """Reads and commits `videos/`. One object may be used by one thread at a time.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        generation: see `LedgerSnapshot`; as of when the object was made. It commits to no other.
+    """
+
+    def __init__(self, folder: Location) -> None:
         self._folder = folder
+        self.generation = _generation(open_delta(folder))
         self._known_version = -1
         self._known_ids = np.empty(0, dtype=np.int64)
 
     @staticmethod
-    def create(folder: Path) -> None:
+    def create(folder: Location) -> None:
         """Creates the empty table; does nothing where there is one already."""
-        DeltaTable.create(delta_uri(folder), schema=schema.VIDEOS, mode="ignore", name="videos")
+        create_delta(folder, schema.VIDEOS, "videos")
 
     def version(self) -> int:
         return open_delta(self._folder).version()
@@ -78,9 +92,8 @@ class Ledger:
             IndexFormatError: the table is missing or damaged.
         """
         table = open_delta(self._folder, version)
-        return LedgerSnapshot(
-            version=table.version(), videos=read_parquet_files(data_files(table, self._folder), schema.VIDEOS)
-        )
+        videos = read_parquet_files(data_files(table, self._folder), schema.VIDEOS)
+        return LedgerSnapshot(version=table.version(), generation=_generation(table), videos=videos)
 
     def commit(self, rows: pa.Table, remove: Iterable[int] = ()) -> int:
         """Inserts or replaces the given videos, and removes others, in one atomic commit.
@@ -101,6 +114,34 @@ class Ledger:
         """Removes videos in one atomic commit; unknown ids are ignored. Returns the new version."""
         return self._commit(_removals(video_ids))
 
+    def switch(self, rows: pa.Table, *, version: int, generation: int) -> bool:
+        """Puts other rows in the place of all, made with other settings, in one atomic commit.
+
+        Args:
+            rows: columns of `schema.VIDEOS`.
+            version: the commit is made on exactly this one.
+            generation: of the other settings.
+
+        Returns:
+            Whether it was made; if not, somebody else has committed since `version`.
+
+        Raises:
+            StorageError: the storage refused.
+        """
+        settings = CommitProperties(max_commit_retries=0, app_transactions=[Transaction(_SETTINGS, generation)])
+        try:
+            table = open_delta(self._folder)
+            if table.version() != version:
+                return False
+            write_deltalake(table, rows.cast(_WRITTEN), mode="overwrite", commit_properties=settings)
+        except CommitFailedError:
+            return False
+        except (DeltaError, OSError) as error:
+            if _generation(open_delta(self._folder)) != generation:  # else only the answer was lost
+                raise StorageError(f"the ledger could not be written: {detail_of(error, self._folder)}") from error
+        self.generation = generation
+        return True
+
     def _commit(self, rows: pa.Table) -> int:
         failure = "the ledger could not be written"
         table = compare_and_swap(self._folder, lambda table: self._commit_once(table, rows), failure)
@@ -112,6 +153,11 @@ class Ledger:
         return table.version()
 
     def _commit_once(self, table: DeltaTable, rows: pa.Table) -> None:
+        if _generation(table) != self.generation:
+            raise IndexSettingsError(
+                "the index has been refreshed with another model meanwhile: what this run made with the old one cannot "
+                "be added; run again with the new model"
+            )
         ids = rows["video_id"].to_numpy()
         known = self._ids(table)
         if np.isin(ids, known).any():
@@ -125,7 +171,7 @@ class Ledger:
             merge = merge.when_matched_delete(predicate=f"new.status = '{_REMOVED}'").when_matched_update_all()
             merge.when_not_matched_insert_all(predicate=f"new.status <> '{_REMOVED}'").execute()
         else:
-            added = rows.filter(pc.not_equal(rows["status"], _REMOVED)).cast(schema.VIDEOS)
+            added = rows.filter(pc.not_equal(rows["status"], _REMOVED)).cast(_WRITTEN)
             if added.num_rows == 0:
                 return
             write_deltalake(table, added, mode="append", commit_properties=COMPARE_AND_SWAP)
@@ -139,6 +185,10 @@ class Ledger:
             self._known_ids = ids["video_id"].to_numpy()
             self._known_version = table.version()
         return self._known_ids
+
+
+def _generation(table: DeltaTable) -> int:
+    return table.transaction_version(_SETTINGS) or 0
 
 
 def _removals(video_ids: Iterable[int]) -> pa.Table:

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from indexer.errors import StorageError, UsageError
+from indexer.storage import Location, ObjectPath, location, new_file
 
 
 @contextmanager
-def whole_file(out: str | Path, what: str, example: str) -> Iterator[Path]:
+def whole_file(out: str | Location, what: str, example: str) -> Iterator[Path]:
     """A path to write to, which takes the place of `out` when the block ends without an error.
 
     Args:
@@ -24,7 +25,11 @@ def whole_file(out: str | Path, what: str, example: str) -> Iterator[Path]:
         UsageError: `out` is a folder.
         StorageError: it could not be written.
     """
-    out = Path(out)
+    out = location(out)
+    if isinstance(out, ObjectPath):
+        with new_file(out) as path:
+            yield path
+        return
     if out.is_dir():
         raise UsageError(f"{str(out)!r} is a folder: name a file to write, for example {str(out / example)!r}")
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from indexer.storage import Location, total_bytes
 from indexer.store.index import IndexStore
 from indexer.store.outfile import whole_file
 
@@ -26,7 +26,7 @@ def describe(store: IndexStore) -> dict[str, Any]:
         "segments": snapshot.num_segments,
         "frames": pc.sum(videos["num_frames"]).as_py() or 0,
         "duration_s": float(pc.sum(videos["duration_s"]).as_py() or 0.0),
-        "size_bytes": sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
+        "size_bytes": total_bytes(store.path),
         "model": store.config.model,
         "model_fingerprint": store.config.model_fingerprint,
         "embedding_dim": store.config.embedding_dim,
@@ -59,7 +59,7 @@ def list_failures(store: IndexStore) -> list[dict[str, Any]]:
     ]
 
 
-def write_failures(store: IndexStore, out: str | Path) -> int:
+def write_failures(store: IndexStore, out: str | Location) -> int:
     """Writes what `list_failures` lists as a Parquet file, whole or not at all. Returns their number.
 
     Raises:

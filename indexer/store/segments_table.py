@@ -6,26 +6,24 @@ is not visible. So a worker or driver may die at any point.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from indexer import schema
 from indexer.errors import StorageError
-from indexer.store.delta import data_files, delta_uri, open_delta
+from indexer.storage import Location, new_file
+from indexer.storage.s3 import persistently
+from indexer.store.delta import create_delta, data_files, detail_of, open_delta
 
 # Small row groups: showing one moment reads one group, about 2 MB at the default settings.
 _ROWS_PER_GROUP = 128
@@ -55,29 +53,24 @@ class SegmentFile:
         return asdict(self)
 
 
-def write_segment_file(folder: Path, rows: pa.Table) -> SegmentFile:
+def write_segment_file(folder: Location, rows: pa.Table) -> SegmentFile:
     """Writes rows (columns of `schema.SEGMENTS`) under a new name; readers see it only once it is committed.
 
     Raises:
         StorageError: the file could not be written; nothing is left behind under a final name.
     """
     name = f"part-{uuid.uuid4().hex}.parquet"
-    temporary = folder / f".{name}.tmp"
     try:
-        pq.write_table(
-            rows.cast(schema.SEGMENTS),
-            temporary,
-            compression="zstd",
-            use_dictionary=_DICTIONARY,
-            row_group_size=_ROWS_PER_GROUP,
-        )
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        size = temporary.stat().st_size
-        temporary.rename(folder / name)
+        with new_file(folder / name) as path:
+            pq.write_table(
+                rows.cast(schema.SEGMENTS),
+                path,
+                compression="zstd",
+                use_dictionary=_DICTIONARY,
+                row_group_size=_ROWS_PER_GROUP,
+            )
+            size = path.stat().st_size
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise StorageError(f"moments could not be written to {str(folder)!r}: {error.strerror or error}") from error
     return SegmentFile(name=name, size_bytes=size, num_rows=rows.num_rows, statistics=_statistics(rows))
 
@@ -97,13 +90,13 @@ def _statistics(rows: pa.Table) -> str:
 class SegmentsTable:
     """Commits and lists the files of `segments/`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Location) -> None:
         self.folder = folder
 
     @staticmethod
-    def create(folder: Path) -> None:
+    def create(folder: Location) -> None:
         """Creates the empty table; does nothing where there is one already."""
-        DeltaTable.create(delta_uri(folder), schema=schema.SEGMENTS, mode="ignore", name="segments")
+        create_delta(folder, schema.SEGMENTS, "segments")
 
     def add(self, files: Sequence[SegmentFile]) -> None:
         """Commits files that workers wrote. Appends never conflict, so concurrent runs may do this at once.
@@ -118,9 +111,11 @@ class SegmentsTable:
             AddAction(file.name, file.size_bytes, {}, now_ms, True, file.statistics) for file in files
         ]
         try:
-            open_delta(self.folder).create_write_transaction(actions, mode="append", schema=schema.SEGMENTS)
+            persistently(  # a file that is added twice is there once
+                lambda: open_delta(self.folder).create_write_transaction(actions, mode="append", schema=schema.SEGMENTS)
+            )
         except (DeltaError, OSError) as error:
-            raise StorageError(f"moments could not be committed: {' '.join(str(error).split())[:300]}") from error
+            raise StorageError(f"moments could not be committed: {detail_of(error, self.folder)}") from error
 
     def files(self) -> list[str]:
         """Paths of the committed files, sorted by name."""

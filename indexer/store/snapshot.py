@@ -5,17 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from indexer import schema
 from indexer.config import IndexConfig
 from indexer.errors import IndexFormatError
-from indexer.store.delta import read_parquet_file
+from indexer.storage import Location
+from indexer.store.delta import opened_parquet, read_parquet_file
 from indexer.store.ledger import LedgerSnapshot
 from indexer.store.vectors import VectorFile, list_manifests, open_vector_file
 
@@ -78,7 +77,9 @@ class SegmentRows:
 class Snapshot:
     """The visible moments and videos of one ledger version. Immutable; open a new one to see later commits."""
 
-    def __init__(self, config: IndexConfig, ledger: LedgerSnapshot, rows: SegmentRows, vectors_folder: Path) -> None:
+    def __init__(
+        self, config: IndexConfig, ledger: LedgerSnapshot, rows: SegmentRows, vectors_folder: Location
+    ) -> None:
         self.config = config
         self.ledger = ledger
         self.videos = ledger.indexed
@@ -221,14 +222,11 @@ def _vectors(table: pa.Table, dim: int) -> np.ndarray:
 
 
 def _read_rows(file: str, rows: np.ndarray, columns: list[str]) -> pa.Table:
-    try:
-        with pq.ParquetFile(file) as parquet:
-            ends = np.cumsum([parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)])
-            groups = np.searchsorted(ends, rows, side="right")
-            used = np.unique(groups)
-            starts = np.concatenate([[0], ends[:-1]])
-            table = parquet.read_row_groups(used.tolist(), columns=columns, use_threads=False).select(columns)
-            offsets = np.concatenate([[0], np.cumsum(ends[used] - starts[used])])[:-1]
-            return table.take(pa.array(offsets[np.searchsorted(used, groups)] + rows - starts[groups]))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise IndexFormatError(f"the file {file!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    with opened_parquet(file) as parquet:
+        ends = np.cumsum([parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)])
+        groups = np.searchsorted(ends, rows, side="right")
+        used = np.unique(groups)
+        starts = np.concatenate([[0], ends[:-1]])
+        table = parquet.read_row_groups(used.tolist(), columns=columns, use_threads=False).select(columns)
+        offsets = np.concatenate([[0], np.cumsum(ends[used] - starts[used])])[:-1]
+        return table.take(pa.array(offsets[np.searchsorted(used, groups)] + rows - starts[groups]))

@@ -1,4 +1,4 @@
-"""Deletes files that nothing refers to any more, and keeps two compactions of one index apart."""
+"""Deletes files that nothing refers to any more, and keeps two compactions or refreshes of one index apart."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import json
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from deltalake.exceptions import DeltaError
 
 from indexer.errors import IndexDirectoryError, StorageError
-from indexer.store.delta import data_files, open_delta
+from indexer.storage import Location, create_whole
+from indexer.store.delta import data_files, detail_of, open_delta
 from indexer.store.index import IndexStore
 from indexer.store.vectors import list_manifests
 
 # Half-written files of processes that died; what is finished has another name.
 _LEFTOVERS = (".*.tmp", ".write-test-*", "segments/.part-*.tmp", "vectors/.v*.tmp")
 _LOCK = ".compact.lock"
-# No compaction takes so long. One that does is kept from harm by compare and swap.
+# Nothing that holds it takes so long. What does is kept from harm by compare and swap.
 _LOCK_LIMIT_S = 6 * 3600
 
 
@@ -41,11 +42,11 @@ def delete_unneeded(store: IndexStore, older_than_hours: int) -> dict[str, int]:
                 deleted[str(path)] = path.stat().st_size
                 path.unlink(missing_ok=True)
     except (DeltaError, OSError) as error:
-        raise StorageError(f"old files could not be deleted: {' '.join(str(error).split())[:300]}") from error
+        raise StorageError(f"old files could not be deleted: {detail_of(error, store.path)}") from error
     return deleted
 
 
-def _unneeded_data_files(store: IndexStore, older_than_hours: int) -> Iterator[Path]:
+def _unneeded_data_files(store: IndexStore, older_than_hours: int) -> Iterator[Location]:
     """Files taken out of a table, or written but never part of it, so many hours ago."""
     for folder in (store.path / "videos", store.segments.folder):
         table = open_delta(folder)
@@ -55,7 +56,7 @@ def _unneeded_data_files(store: IndexStore, older_than_hours: int) -> Iterator[P
         yield from (folder / name for name in names if str(folder / name) not in needed)
 
 
-def _leftovers(store: IndexStore, cutoff_s: float) -> Iterator[Path]:
+def _leftovers(store: IndexStore, cutoff_s: float) -> Iterator[Location]:
     named = {manifest.name for manifest in list_manifests(store.vectors_folder)}
     vectors = store.vectors_folder.glob("v*")
     without_manifest = [path for path in vectors if path.name.split(".")[0] not in named]
@@ -64,22 +65,22 @@ def _leftovers(store: IndexStore, cutoff_s: float) -> Iterator[Path]:
 
 
 @contextmanager
-def compact_lock(index_path: Path) -> Iterator[None]:
-    """Holds the lock file of compaction within the block. One left by a process that died is taken over.
+def maintenance_lock(index_path: Location) -> Iterator[None]:
+    """Holds the lock file of compaction and refresh within the block. One left by a process that died is taken over.
 
     Raises:
         IndexDirectoryError: another process holds it.
         StorageError: it cannot be written.
     """
     lock = index_path / _LOCK
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
     try:
         if _is_stale(lock):
             lock.unlink(missing_ok=True)
-        with open(lock, "x") as file:
-            json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
+        create_whole(lock, json.dumps(owner).encode())
     except FileExistsError:
         raise IndexDirectoryError(
-            f"the index {str(index_path)!r} is being compacted by another process: "
+            f"the index {str(index_path)!r} is being compacted or refreshed by another process: "
             f"wait for it, or delete {str(lock)!r} if there is none"
         ) from None
     except OSError as error:
@@ -90,8 +91,8 @@ def compact_lock(index_path: Path) -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
-def _is_stale(lock: Path) -> bool:
-    """Whether its process has certainly ended, or the lock is older than any compaction."""
+def _is_stale(lock: Location) -> bool:
+    """Whether its process has certainly ended, or the lock is older than any such work."""
     try:
         if time.time() - lock.stat().st_mtime > _LOCK_LIMIT_S:
             return True

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import faiss
@@ -24,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from indexer.errors import IndexFormatError, StorageError
+from indexer.storage import DamagedCopyError, Location, verified_copy, write_whole
 
 # Up to here the exact scan answers within some 10 ms on one core; above, HNSW does with a recall near 1.
 FLAT_UP_TO = 50_000
@@ -95,7 +94,7 @@ class VectorFile:
 
 
 def build_vector_file(
-    folder: Path,
+    folder: Location,
     *,
     vectors: np.ndarray,
     segment_ids: np.ndarray,
@@ -125,19 +124,20 @@ def build_vector_file(
     name = f"v{ledger_version:012d}-{uuid.uuid4().hex[:8]}"
     try:
         folder.mkdir(exist_ok=True)
-        _write_atomically(folder / f"{name}.faiss", faiss.serialize_index(index).tobytes())
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table({"segment_id": segment_ids, "batch_id": batch_ids}), sink, compression="zstd")
-        _write_atomically(folder / f"{name}.rows.parquet", sink.getvalue().to_pybytes())
+        contents = {".faiss": faiss.serialize_index(index).tobytes(), ".rows.parquet": sink.getvalue().to_pybytes()}
+        for suffix, content in contents.items():
+            write_whole(folder / f"{name}{suffix}", content)
         manifest = VectorManifest(
             name=name,
             ledger_version=ledger_version,
             kind=kind,
             num_vectors=len(vectors),
             dim=vectors.shape[1],
-            sha256={suffix: _sha256(folder / f"{name}{suffix}") for suffix in (".faiss", ".rows.parquet")},
+            sha256={suffix: hashlib.sha256(content).hexdigest() for suffix, content in contents.items()},
         )
-        _write_atomically(folder / f"{name}.json", json.dumps(asdict(manifest), indent=1).encode())
+        write_whole(folder / f"{name}.json", json.dumps(asdict(manifest), indent=1).encode())
     except OSError as error:
         for suffix in (".faiss", ".rows.parquet", ".json"):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)
@@ -145,69 +145,56 @@ def build_vector_file(
     return manifest
 
 
-def list_manifests(folder: Path) -> Iterator[VectorManifest]:
+def list_manifests(folder: Location) -> Iterator[VectorManifest]:
     """Manifests in the folder, newest ledger version first; unreadable ones are passed over."""
-    for path in sorted(folder.glob("v*.json"), reverse=True):
+    for path in sorted(folder.glob("v*.json"), key=_name, reverse=True):
         try:
             yield VectorManifest(**json.loads(path.read_bytes()))
         except (OSError, ValueError, TypeError):
             continue
 
 
-def open_vector_file(folder: Path, manifest: VectorManifest) -> VectorFile:
-    """Opens a vector file after checking its checksums.
+def _name(path: Location) -> str:
+    return path.name
+
+
+def open_vector_file(folder: Location, manifest: VectorManifest) -> VectorFile:
+    """Opens a vector file after checking its checksums. One in a bucket is read through a copy on this machine.
 
     Raises:
         IndexFormatError: a file is missing, cut short or changed.
+        StorageError: its bucket cannot be reached.
     """
+    paths = {}
     for suffix, wanted in manifest.sha256.items():
-        path = folder / f"{manifest.name}{suffix}"
+        name = f"{manifest.name}{suffix}"
         try:
-            found = _sha256(path)
+            paths[suffix] = str(verified_copy(folder / name, wanted))
         except OSError as error:
+            raise IndexFormatError(f"the vector file {name!r} cannot be read: {error.strerror or error}") from error
+        except DamagedCopyError as error:
             raise IndexFormatError(
-                f"the vector file {path.name!r} cannot be read: {error.strerror or error}"
+                f"the vector file {name!r} is damaged: its checksum differs from the one in its manifest"
             ) from error
-        if found != wanted:
-            raise IndexFormatError(
-                f"the vector file {path.name!r} is damaged: its checksum differs from the one in its manifest"
-            )
-    index = faiss.read_index(str(folder / f"{manifest.name}.faiss"))
-    with pq.ParquetFile(folder / f"{manifest.name}.rows.parquet") as parquet:
+    index = faiss.read_index(paths[".faiss"])
+    with pq.ParquetFile(paths[".rows.parquet"]) as parquet:
         rows = parquet.read(use_threads=False)
     return VectorFile(manifest, index, rows["segment_id"].to_numpy(), rows["batch_id"].combine_chunks())
 
 
-def delete_older(folder: Path, keep: int = 2) -> None:
+def delete_older(folder: Location, keep: int = 2) -> None:
     """Deletes all but the newest vector files; a reader that has one open keeps it in memory."""
     for manifest in list(list_manifests(folder))[keep:]:
         _delete(folder, manifest)
 
 
-def delete_others(folder: Path, kept: VectorManifest) -> None:
+def delete_others(folder: Location, kept: VectorManifest) -> None:
     """Deletes all vector files but one, whatever their version."""
     for manifest in list(list_manifests(folder)):
         if manifest.name != kept.name:
             _delete(folder, manifest)
 
 
-def _delete(folder: Path, manifest: VectorManifest) -> None:
+def _delete(folder: Location, manifest: VectorManifest) -> None:
     for suffix in (".json", ".faiss", ".rows.parquet"):
         (folder / f"{manifest.name}{suffix}").unlink(missing_ok=True)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

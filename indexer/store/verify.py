@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from indexer.errors import IndexDirectoryError
+from indexer.storage import Location
 from indexer.store.delta import open_delta
 from indexer.store.index import IndexStore
 from indexer.store.snapshot import Snapshot
@@ -54,10 +54,13 @@ def _file_problems(store: IndexStore) -> Iterator[str]:
         actions = pa.table(open_delta(folder).get_add_actions(flatten=True)).select(["path", "size_bytes"])
         for action in actions.to_pylist():
             path = folder / action["path"]
-            if not path.is_file():
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
                 yield f"the file {_shown(path)} is in the log but missing: restore it, or index its videos again"
-            elif path.stat().st_size != action["size_bytes"]:
-                yield f"the file {_shown(path)} has {path.stat().st_size} bytes, the log says {action['size_bytes']}"
+                continue
+            if size != action["size_bytes"]:
+                yield f"the file {_shown(path)} has {size} bytes, the log says {action['size_bytes']}"
 
 
 def _snapshot_problems(snapshot: Snapshot) -> Iterator[str]:
@@ -120,5 +123,5 @@ def _vector_problems(store: IndexStore) -> Iterator[str]:
             )
 
 
-def _shown(path: Path) -> str:
+def _shown(path: Location) -> str:
     return repr(str(path))

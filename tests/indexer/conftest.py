@@ -1,14 +1,22 @@
 """A folder of small synthetic videos and a way to index it with the tiny model, in this process."""
 
-from collections.abc import Callable, Iterable
+import itertools
+import sys
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from indexer.cli.app import main
 from indexer.config import RunConfig, SamplingConfig
 from indexer.pipeline import RunSummary, index_videos
+from indexer.storage import ObjectPath, location
 from indexer.store.index import IndexStore
+from tests.indexer.s3_proxy import SECRET, S3Proxy
+
+_bucket_numbers = itertools.count()
 
 
 @pytest.fixture
@@ -27,12 +35,12 @@ def videos(synthetic) -> Path:
 def run_index(tmp_path: Path) -> Callable[..., RunSummary]:
     """Indexes into tmp_path/index without Ray; keyword arguments go to `RunConfig` or `SamplingConfig`."""
 
-    def run(*sources: Any, into: str = "index", on_ray: bool = False, **options: Any) -> RunSummary:
+    def run(*sources: Any, into: Any = "index", on_ray: bool = False, **options: Any) -> RunSummary:
         sampling = {name: options.pop(name) for name in ("frame_rate_hz", "segment_length_s") if name in options}
         on_progress = options.pop("on_progress", lambda progress: None)
         return index_videos(
             [str(source) for source in sources],
-            tmp_path / into,
+            into if isinstance(into, ObjectPath) else tmp_path / into,
             model="tiny_test",
             sampling=SamplingConfig(**sampling),
             run=RunConfig(**options),
@@ -47,8 +55,8 @@ def run_index(tmp_path: Path) -> Callable[..., RunSummary]:
 def rows_of(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """Visible moments of tmp_path/index with their video's URI, by URI and time; batch ids and clock times left out."""
 
-    def read(into: str = "index", columns: Iterable[str] | None = None) -> list[dict[str, Any]]:
-        snapshot = IndexStore.open(tmp_path / into).snapshot()
+    def read(into: Any = "index", columns: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        snapshot = IndexStore.open(into if isinstance(into, ObjectPath) else tmp_path / into).snapshot()
         rows = snapshot.read(range(snapshot.num_segments), snapshot_columns()).to_pylist()
         for row, video_row in zip(rows, snapshot.rows.video_rows, strict=True):
             row["uri"] = snapshot.videos["uri"][int(video_row)].as_py()
@@ -62,3 +70,76 @@ def snapshot_columns() -> list[str]:
     from indexer import schema
 
     return [name for name in schema.SEGMENTS.names if name != "batch_id"]
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Proxy]:
+    """A real HTTP endpoint that speaks S3, behind a proxy that counts and can break."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    proxy = S3Proxy(upstream_port=server.get_host_and_port()[1])
+    yield proxy
+    proxy.close()
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: S3Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Proxy:
+    """The server, with the environment pointing to it and nothing counted or broken yet."""
+    for name in ("AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_MAX_ATTEMPTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLEKEYID")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.url)
+    monkeypatch.setenv("VIDEOBERT_CACHE_DIR", str(tmp_path / "cache"))
+    s3_server.reset()
+    return s3_server
+
+
+@pytest.fixture
+def bucket(s3: S3Proxy) -> ObjectPath:
+    """A new, empty bucket."""
+    name = f"media-{next(_bucket_numbers)}"
+    request = urllib.request.Request(f"{s3.url}/{name}", method="PUT")
+    urllib.request.urlopen(request).close()
+    s3.reset()
+    made = location(f"s3://{name}")
+    assert isinstance(made, ObjectPath)
+    return made
+
+
+@pytest.fixture
+def upload() -> Callable[[Path, ObjectPath], None]:
+    """Puts a file, or all files of a folder, into a bucket."""
+
+    def put(source: Path, target: ObjectPath) -> None:
+        if source.is_file():
+            target.upload(source)
+        for path in source.rglob("*"):
+            if path.is_file():
+                (target / path.relative_to(source).as_posix()).upload(path)
+
+    return put
+
+
+@pytest.fixture
+def videobert(monkeypatch, capsys):
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+    import indexer.pipeline
+
+    def encode_here(items, settings, run):
+        yield from indexer.pipeline._encode_here(items, settings)
+
+    monkeypatch.setattr("indexer.pipeline._encode_on_ray", encode_here)
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["videobert", *map(str, args)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = capsys.readouterr()
+        return exit_.value.code, out, err
+
+    return run

@@ -136,7 +136,7 @@ def test_hang_before_the_first_frame_is_tried_twice_and_raises_timed_out(fake_ch
     assert fake_child.num_starts() == 2
 
 
-def test_hang_after_a_frame_is_not_tried_again(fake_child):
+def test_hang_after_a_frame_is_tried_again_too(fake_child):
     guard = fake_child("request(); say(INFO); frame(0.5); time.sleep(100)", timeout_s=0.5)
 
     stream = guard.read_video("/none", frame_rate_hz=1, size_px=64)
@@ -145,7 +145,42 @@ def test_hang_after_a_frame_is_not_tried_again(fake_child):
         next(stream)
 
     assert caught.value.kind == "TimedOut"
-    assert fake_child.num_starts() == 1
+    assert fake_child.num_starts() == guard.num_children == guard.num_timeouts == 2
+
+
+@pytest.mark.parametrize("fault", ["os.kill(os.getpid(), signal.SIGSEGV)", "time.sleep(100)", "say(OUT_OF_MEMORY)"])
+def test_second_try_goes_on_where_the_first_stopped(fake_child, tmp_path, fault):
+    lines = f"""
+    OUT_OF_MEMORY = {{"type": "error", "stage": "decode", "kind": "OutOfMemory", "message": "no memory"}}
+    request(); say(INFO); frame(0.5); frame(1.5)
+    if len(open({str(tmp_path / "starts")!r}).read()) == 1:
+        {fault}
+    frame(2.5); say(END)
+    """
+    messages = read(fake_child(lines, timeout_s=2))
+
+    assert [type(message) for message in messages] == [VideoInfo, *[SampledFrame] * 3, DecodeEnd]
+    assert [frame.target_s for frame in messages[1:-1]] == [0.5, 1.5, 2.5]
+    assert fake_child.num_starts() == 2
+
+
+def test_child_without_memory_is_replaced_since_earlier_videos_may_have_eaten_it(fake_child):
+    lines = """
+    read_before = []
+    while True:
+        read_before.append(request()["path"])
+        if len(read_before) > 2 or read_before[-1] == "/huge":
+            say({"type": "error", "stage": "decode", "kind": "OutOfMemory", "message": "no memory"})
+        else:
+            say(INFO); frame(0.5); say(END)
+    """
+    guard = fake_child(lines)
+
+    assert [len(read(guard)) for _ in range(5)] == [3] * 5
+    assert fake_child.num_starts() == 3
+    with pytest.raises(VideoError, match="no memory"):
+        read(guard, "/huge")
+    assert len(read(guard)) == 3
 
 
 def test_slow_child_that_says_it_is_alive_is_not_killed(fake_child):

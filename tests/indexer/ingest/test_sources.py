@@ -6,16 +6,10 @@ import time
 import pytest
 
 from indexer.errors import SourceError, VideoError
-from indexer.ingest.sources import (
-    KnownVideo,
-    Listing,
-    MissingFile,
-    VideoFile,
-    diff,
-    fingerprint_file,
-    list_videos,
-    uri_to_path,
-)
+from indexer.ingest.files import MissingFile, VideoFile, fingerprint_file
+from indexer.ingest.paths import uri_to_path
+from indexer.ingest.plan import KnownVideo, diff
+from indexer.ingest.sources import Listing, list_videos
 
 needs_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 
@@ -139,8 +133,7 @@ def test_name_that_is_not_utf8_has_a_valid_uri_that_leads_back(tree):
         ("empty", "is empty"),
         ("texts", r"holds 2 files, none with a video extension \(\.md, \.txt\); name a file directly"),
         ("texts/*", "matches 2 files, none with a video extension"),
-        ("s3://bucket/a.mp4", "object storage is not supported yet"),
-        ("gs://bucket", "object storage is not supported yet"),
+        ("gs://bucket", "only s3:// is supported"),
         ("https://example.org/a.mp4", "download it"),
     ],
 )

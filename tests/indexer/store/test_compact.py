@@ -227,7 +227,7 @@ def lock_as(store, pid, host):
 
 def test_a_second_compaction_at_the_same_time_is_refused(many):
     lock_as(many.store, os.getpid(), socket.gethostname())
-    with pytest.raises(IndexDirectoryError, match="is being compacted by another process") as error:
+    with pytest.raises(IndexDirectoryError, match="is being compacted or refreshed by another process") as error:
         compact(many.store)
     assert len(str(error.value).splitlines()) == 1
     assert len(many.store.segments.files()) == 12

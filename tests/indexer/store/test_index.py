@@ -20,7 +20,7 @@ def test_open_or_create_keeps_what_is_there(maker, config):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"model": "other"}, "another setting for the model"),
+        ({"model": "other", "model_fingerprint": "e" * 64}, "another setting for the model"),
         ({"model_fingerprint": "e" * 64}, "weights"),
         ({"sampling": SamplingConfig(frame_rate_hz=2.0)}, "frame rate"),
         ({"sampling": SamplingConfig(segment_length_s=5.0)}, "segment length"),
@@ -30,6 +30,12 @@ def test_open_or_create_keeps_what_is_there(maker, config):
 def test_other_settings_are_refused(maker, config, change, text):
     with pytest.raises(IndexSettingsError, match=text):
         IndexStore.open_or_create(maker.store.path, dataclasses.replace(config, **change))
+
+
+def test_the_same_model_in_another_place_is_taken_from_there(maker, config):
+    moved = dataclasses.replace(config, model="clip:/another/place")
+    assert IndexStore.open_or_create(maker.store.path, moved).config == moved
+    assert IndexStore.open(maker.store.path).config == config
 
 
 def test_no_index_is_reported(tmp_path):

@@ -1,0 +1,84 @@
+"""Local copies of immutable objects, found by their checksum, for libraries that read only files of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import uuid
+from pathlib import Path
+
+from indexer.storage.location import Location
+from indexer.storage.objects import ObjectPath
+
+_DEFAULT_CACHE_BYTES = 20 << 30
+
+
+class DamagedCopyError(Exception):
+    """The file where it lies does not have the checksum that it should."""
+
+
+def cache_folder() -> Path:
+    """VIDEOBERT_CACHE_DIR, else `videobert` in the user's folder for caches."""
+    own = os.environ.get("VIDEOBERT_CACHE_DIR")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(own).expanduser() if own else Path(base, "videobert").expanduser()
+
+
+def verified_copy(where: Location, sha256: str) -> Path:
+    """A file on this machine with the content of `where`, whose checksum was compared just now.
+
+    A local file is itself that copy. An object is downloaded once into the cache; a copy that has been damaged there
+    is downloaded again.
+
+    Raises:
+        DamagedCopyError: the content where it lies has another checksum.
+        OSError, StorageError: it cannot be read, or the cache cannot be written.
+    """
+    if not isinstance(where, ObjectPath):
+        if _sha256(where) != sha256:
+            raise DamagedCopyError(str(where))
+        return where
+    copy = cache_folder() / sha256
+    try:
+        if _sha256(copy) == sha256:
+            os.utime(copy)
+            return copy
+    except FileNotFoundError:
+        pass
+    return _download(where, copy, sha256)
+
+
+def _download(where: ObjectPath, copy: Path, sha256: str) -> Path:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    temporary = copy.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        where.download(temporary)
+        if _sha256(temporary) != sha256:
+            raise DamagedCopyError(str(where))
+        temporary.replace(copy)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _drop_oldest(copy)
+    return copy
+
+
+def _drop_oldest(newest: Path) -> None:
+    """Keeps the cache below VIDEOBERT_CACHE_BYTES (20 GiB), but for the copy just made. Open copies stay readable."""
+    limit = os.environ.get("VIDEOBERT_CACHE_BYTES", "")
+    room = int(limit) if limit.isdigit() else _DEFAULT_CACHE_BYTES
+    copies = []
+    with contextlib.suppress(FileNotFoundError):  # another process is tidying up too
+        for path in newest.parent.iterdir():
+            if len(path.name) == 64 and path != newest:
+                copies.append((path.stat().st_mtime, path.stat().st_size, path))
+    room -= newest.stat().st_size
+    for _, size, path in sorted(copies, reverse=True):
+        room -= size
+        if room < 0:
+            path.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
