@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import sys
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import ray
 import ray.data
 import ray.exceptions
 
-from indexer.batches import BatchEncoder, BatchResult, EncoderSettings, WorkItem, make_batches
+from indexer.batches import BatchEncoder, BatchResult, EncoderSettings, WorkItem, failed_batch, make_batches
 from indexer.errors import StorageError, VideoBertSearchError, WorkerError
 from model.errors import ModelError
 
@@ -31,6 +32,9 @@ _OBJECT_STORE_BYTES = 200 << 20
 # A decoder that hangs is stopped by its guard; a video of many hours is no reason to stop the run.
 _NO_PROGRESS_LIMIT_S = -1
 _CONNECT_LIMIT_S = 10.0
+# Ray Data starts a worker that died anew without end, and its named arguments have no limit for it. A node may be taken
+# away now and then; a batch whose worker has died so often is what kills it.
+_MAX_DEATHS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +139,7 @@ def encode_on_ray(
     _quieten(ray.data.DataContext.get_current())
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         EncodingWorker,
-        fn_constructor_args=(settings,),
+        fn_constructor_args=(settings, _shared_attempts(num_workers)),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_workers, initial_size=num_workers),
         num_cpus=_CPUS_PER_WORKER,
@@ -161,16 +165,53 @@ def _rows(dataset: ray.data.Dataset) -> Generator[dict[str, Any], None, None]:
             yield from table.to_pylist()
 
 
+class Attempts:
+    """Counts how often workers were started and batches begun; in an actor, it outlives the workers.
+
+    Args:
+        num_workers: actors that a run starts with.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self._num_workers = num_workers
+        self._begun: Counter[str] = Counter()
+        self._num_starts = 0
+
+    def start(self) -> bool:
+        """A worker starts. False if so many have begun no batch that they must have died before they could."""
+        self._num_starts += 1
+        return self._num_starts <= self._num_workers * (_MAX_DEATHS + 1)
+
+    def begin(self, batch: str) -> bool:
+        """A worker begins a batch. False if its worker has died too often."""
+        self._num_starts = 0
+        self._begun[batch] += 1
+        return self._begun[batch] <= _MAX_DEATHS + 1
+
+
+def _shared_attempts(num_workers: int) -> Any:
+    """`Attempts` as an actor without a core of its own. Lost with its node, it counts from 0 again."""
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote(num_workers)
+
+
 class EncodingWorker:
     """What a Ray Data actor runs.
 
     Errors of ours travel as results: raised, they would arrive as pages of traceback, and one from the constructor
     would make Ray start the actor again and again.
+
+    Args:
+        settings: see `EncoderSettings`.
+        attempts: an actor of `Attempts`.
     """
 
-    def __init__(self, settings: EncoderSettings) -> None:
+    def __init__(self, settings: EncoderSettings, attempts: Any) -> None:
         self._encoder: BatchEncoder | None = None
+        self._attempts = attempts
         self._error = ""
+        if not ray.get(attempts.start.remote()):
+            self._error = "the workers die while they start: perhaps memory is short; try with fewer --workers"
+            return
         try:
             self._encoder = BatchEncoder(settings)
         except (VideoBertSearchError, ModelError) as error:
@@ -179,12 +220,21 @@ class EncodingWorker:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         row = {"videos": b"", "rest": b"", "error": self._error}
         if self._encoder is not None:
-            items = [WorkItem.from_json(text) for text in json.loads(batch["batch"][0])]
+            text = batch["batch"][0]
+            items = [WorkItem.from_json(item) for item in json.loads(text)]
             try:
-                row |= self._encoder.encode(items).to_row()
+                row |= self._result_of(text, items, self._encoder).to_row()
             except StorageError as error:
                 row["error"] = str(error)
         return {name: [value] for name, value in row.items()}
+
+    def _result_of(self, batch: str, items: Sequence[WorkItem], encoder: BatchEncoder) -> BatchResult:
+        if ray.get(self._attempts.begin.remote(batch)):
+            return encoder.encode(items)
+        neighbours = f", or one of {len(items) - 1} others in its batch" if len(items) > 1 else ""
+        return failed_batch(
+            items, "WorkerDied", f"the worker died {_MAX_DEATHS + 1} times over this video{neighbours}: try `retry`"
+        )
 
 
 def _result(row: dict[str, Any]) -> BatchResult:

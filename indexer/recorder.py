@@ -10,16 +10,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from indexer import schema
 from indexer.batches import BatchResult, WorkItem
 from indexer.config import RunConfig
 from indexer.ingest.encode import empty_row, failure
-from indexer.ingest.sources import KnownVideo, MissingFile, VideoFile
+from indexer.ingest.files import MissingFile, VideoFile
+from indexer.ingest.plan import KnownVideo
 from indexer.renamed import vanished_videos
 from indexer.store.index import IndexStore
 
 _REMEMBERED = ["uri", "status", "size_bytes", "mtime_ns", "fingerprint", "attempts", "error_stage"]
+_REPEATED = ("status", "error_stage")
+_ROWS_AT_A_TIME = 10_000
 
 
 @dataclass(kw_only=True)
@@ -64,12 +68,19 @@ class Progress:
 
 
 def known_videos(videos: pa.Table) -> dict[str, KnownVideo]:
-    """What rows of the ledger say, by URI, in the form that `diff` compares with."""
-    columns = [videos[name].to_pylist() for name in ("uri", "size_bytes", "mtime_ns", "status")]
-    return {
-        uri: KnownVideo(uri=uri, size_bytes=size, mtime_ns=mtime, status=status)
-        for uri, size, mtime, status in zip(*columns, strict=True)
-    }
+    """What rows of the ledger say, by URI. Of millions perhaps, so with little memory."""
+    columns = [videos[name].dictionary_encode() if name in _REPEATED else videos[name] for name in _REMEMBERED]
+    batches = pa.table(columns, names=_REMEMBERED).to_batches(max_chunksize=_ROWS_AT_A_TIME)
+    rows = (row for batch in batches for row in zip(*map(_values, batch.columns), strict=True))
+    return {row[0]: KnownVideo(**dict(zip(_REMEMBERED, row, strict=True))) for row in rows}
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """As Python objects; those of a dictionary are shared by all rows."""
+    if not isinstance(column, pa.DictionaryArray):
+        return column.to_pylist()
+    values = column.dictionary.to_pylist()
+    return [None if index is None else values[index] for index in column.indices.to_pylist()]
 
 
 class Recorder:
@@ -84,9 +95,7 @@ class Recorder:
         self._started = started
         self._on_progress = on_progress
         self._total = 0
-        videos = store.ledger.snapshot().videos
-        self._rows = {row["uri"]: row for row in videos.select(_REMEMBERED).to_pylist()}
-        self.known = known_videos(videos)
+        self.known = known_videos(store.ledger.snapshot().videos)
         self._vanished_sizes: set[int] = set()
         self._to_prune: set[str] = set()
         self._pending: list[BatchResult] = []
@@ -94,9 +103,9 @@ class Recorder:
 
     def failed(self, stage: str | None) -> list[str]:
         """URIs of the failed videos in the ledger, in order; of one stage, or of all."""
-        rows = self._rows.values()
+        known = self.known.values()
         return sorted(
-            row["uri"] for row in rows if row["status"] == schema.FAILED and stage in (None, row["error_stage"])
+            video.uri for video in known if video.status == schema.FAILED and stage in (None, video.error_stage)
         )
 
     def expect(self, files: Sequence[VideoFile], *, pruned: Iterable[str]) -> None:
@@ -104,8 +113,8 @@ class Recorder:
 
         A video whose file may have been renamed stays until the commit that brings the new name, or `prune_rest`.
         """
-        new = [file for file in files if file.uri not in self._rows]
-        vanished = vanished_videos(new, self._rows.values())
+        new = [file for file in files if file.uri not in self.known]
+        vanished = vanished_videos(new, self.known.values())
         self._vanished_sizes = set(vanished.values())
         self._to_prune = set(pruned) & vanished.keys()
         self._remove(set(pruned) - vanished.keys())
@@ -121,13 +130,13 @@ class Recorder:
             self.summary.removed += len(uris)
 
     def work_item(self, file: VideoFile) -> WorkItem:
-        row = self._rows.get(file.uri)
-        if row is None:
+        known = self.known.get(file.uri)
+        if known is None:
             return WorkItem(file=file, maybe_renamed=file.size_bytes in self._vanished_sizes)
-        if row["status"] == schema.INDEXED:
-            return WorkItem(file=file, known_fingerprint=row["fingerprint"])
-        same = (row["size_bytes"], row["mtime_ns"]) == (file.size_bytes, file.mtime_ns)
-        return WorkItem(file=file, attempts=row["attempts"] + 1 if same else 1)
+        if known.status == schema.INDEXED:
+            return WorkItem(file=file, known_fingerprint=known.fingerprint)
+        same = (known.size_bytes, known.mtime_ns) == (file.size_bytes, file.mtime_ns)
+        return WorkItem(file=file, attempts=known.attempts + 1 if same else 1)
 
     def record_unchanged(self, files: Sequence[VideoFile]) -> None:
         """Counts the videos that are left alone: those in the index, and those that failed in an earlier run."""
@@ -139,10 +148,10 @@ class Recorder:
         """What is named but cannot be read, and folders that cannot be listed, become failed rows."""
         rows = []
         for file in missing:
-            known = self._rows.get(file.uri)
-            if known and known["status"] == schema.INDEXED:
+            known = self.known.get(file.uri)
+            if known and known.status == schema.INDEXED:
                 continue  # what is in the index stays until --prune
-            attempts = known["attempts"] + 1 if known else 1
+            attempts = known.attempts + 1 if known else 1
             rows.append(empty_row(file.uri, attempts=attempts) | failure("read", "NotFound", file.reason))
         if rows:
             self.store.ledger.commit(pa.Table.from_pylist(rows, schema=schema.VIDEOS))
@@ -196,10 +205,9 @@ class Recorder:
     def _relisted(self, files: Sequence[VideoFile]) -> pa.Table:
         """The rows that the ledger has for these videos, with size and time as listed now."""
         listed = {file.uri: {"size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns} for file in files}
-        rows = self.store.ledger.snapshot().videos.to_pylist()
-        return pa.Table.from_pylist(
-            [row | listed[row["uri"]] for row in rows if row["uri"] in listed], schema=schema.VIDEOS
-        )
+        videos = self.store.ledger.snapshot().videos
+        rows = videos.filter(pc.is_in(videos["uri"], pa.array(listed))).to_pylist()
+        return pa.Table.from_pylist([row | listed[row["uri"]] for row in rows], schema=schema.VIDEOS)
 
 
 def _with_ticks(results: Iterator[BatchResult], interval_s: float = 1.0) -> Iterator[BatchResult | None]:

@@ -25,12 +25,18 @@ _TYPER_INTERRUPTED = 130
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_SOME_FAILED = 0, 1, 2, 3
 
 JsonOption = typer.Option(False, "--json", help="Machine-readable output on stdout.")
-IndexArgument = typer.Argument(metavar="INDEX", help="Folder of an index.", show_default=False)
+MODEL_HELP = (
+    "Model: mini, mini-zero, CHECKPOINT.safetensors, clip:ID_OR_FOLDER (also siglip:, siglip2:) or timm:NAME_OR_FOLDER."
+)
+IndexArgument = typer.Argument(metavar="INDEX", help="Folder or s3:// URI of an index.", show_default=False)
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on one line of stdout."""
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    """One JSON value on one line of stdout. What could drive a terminal, control characters and such, is escaped."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    print(text, flush=True)
 
 
 def say(text: str) -> None:
@@ -59,7 +65,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
     for name in columns:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell.replace("\n", "\r"))) for cell in row))  # a name cannot add a row either
     Console(width=None if sys.stdout.isatty() else 240).print(table)
 
 
@@ -89,7 +95,7 @@ def run(command: Callable[[], Any], *, debug: bool) -> NoReturn:
     except (VideoBertSearchError, ModelError) as error:
         if debug:
             raise
-        say(f"error: {error}")
+        say(f"error: {_one_line(error)}")
         code = error.exit_code
     except BrokenPipeError:
         # The reader of stdout (head, less) has gone: nothing is wrong.
@@ -98,7 +104,7 @@ def run(command: Callable[[], Any], *, debug: bool) -> NoReturn:
     except (OSError, MemoryError) as error:
         if debug:
             raise
-        say(f"error: {error}")
+        say(f"error: {_one_line(error)}")
         code = EXIT_FAILED
     sys.exit(code)
 
@@ -130,6 +136,10 @@ def sigterm_like_ctrl_c() -> Iterator[None]:
 def _stopped() -> int:
     say("stopped; what was committed is kept, and the same command goes on from there")
     return EXIT_FAILED
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).splitlines())
 
 
 def _usage_line(error: Any) -> str:

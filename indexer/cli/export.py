@@ -22,4 +22,4 @@ def export(
     if json:
         console.print_json({"moments": num_moments, "file": out})
     else:
-        print(f"{num_moments} moments written to {out}")
+        print(console.printable(f"{num_moments} moments written to {out}"))

@@ -1,7 +1,8 @@
 """An indexer killed with SIGKILL, at chosen points and at any time: the next run ends as if nothing had happened.
 
 The indexer runs as a process of its own. It kills its whole process group at the n-th call of a function, before or
-after the real call, so that each state the disk can be in is met exactly.
+after the real call, so that each state the disk can be in is met exactly. On Ray also one worker kills itself so, or
+one of two nodes dies; these the run itself survives.
 """
 
 import os
@@ -20,7 +21,8 @@ import pytest
 
 from indexer import schema
 from indexer.config import RunConfig, SamplingConfig
-from indexer.pipeline import RunSummary, index_videos
+from indexer.pipeline import RunSummary, index_videos, retry_videos
+from indexer.ray_encoding import Attempts
 from indexer.store.compact import compact
 from indexer.store.delta import data_files, open_delta
 from indexer.store.index import IndexStore
@@ -30,9 +32,9 @@ ROOT = Path(__file__).parents[2]
 SEED = 20
 
 DRIVER = """
-import importlib, inspect, os, signal, sys
+import importlib, inspect, os, signal, sys, time
 
-def kill_at(where, when, nth):
+def kill_at(where, when, nth, die):
     calls = 0
     module, _, names = where.partition(":")
     owner = importlib.import_module(module)
@@ -45,35 +47,88 @@ def kill_at(where, when, nth):
         nonlocal calls
         calls += 1
         if (calls, when) == (nth, "before"):
-            os.killpg(0, signal.SIGKILL)
+            die()
         result = real(*args, **kwargs)
         if (calls, when) == (nth, "after"):
-            os.killpg(0, signal.SIGKILL)
+            die()
         return result
 
     is_static = isinstance(inspect.getattr_static(owner, name), staticmethod)
     setattr(owner, name, staticmethod(deadly) if is_static else deadly)
 
-verb, videos, index, where, when, nth = sys.argv[1:]
+def die_with_all():
+    os.killpg(0, signal.SIGKILL)
+
+verb, videos, index, where, when, nth, once = sys.argv[1:]
+
+def die_once():
+    try:
+        open(once, "x").close()
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def die_over(name):
+    from indexer.batches import BatchEncoder
+    real = BatchEncoder._encode
+
+    def encode(self, item, batch_id):
+        if item.file.uri.endswith(name):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, item, batch_id)
+
+    BatchEncoder._encode = encode
+
+def start_two_nodes():
+    from ray.cluster_utils import Cluster
+    size = {"num_cpus": 1, "object_store_memory": 100 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
+    node = cluster.add_node(**size)
+
+    def kill_node():
+        open(once, "x").close()
+        time.sleep(float(when))
+        node.kill_raylet()
+
+    kill_at(where, "after", int(nth), kill_node)
+    return cluster.address
+
 from indexer.config import RunConfig, SamplingConfig
 from indexer.pipeline import index_videos
 from indexer.store.compact import compact
 from indexer.store.index import IndexStore
-if where:
-    kill_at(where, when, int(nth))
+address = None
+if verb in ("actor", "poison"):
+    from indexer import ray_encoding
+
+    class EncodingWorker(ray_encoding.EncodingWorker):
+        def __init__(self, *arguments):
+            die_over(where) if verb == "poison" else kill_at(where, when, int(nth), die_once)
+            super().__init__(*arguments)
+
+    ray_encoding.EncodingWorker = EncodingWorker
+elif verb == "node":
+    address = start_two_nodes()
+elif where:
+    kill_at(where, when, int(nth), die_with_all)
 print("ready", flush=True)
 if verb == "compact":
     compact(IndexStore.open(index), older_than_hours=0)
 else:
-    run = RunConfig(prune=True, commit_interval_s=0.001, num_workers=1)
-    index_videos(
-        [videos], index, model="tiny_test", sampling=SamplingConfig(), run=run, in_process=verb != "ray"
-    )
+    on_ray = verb in ("ray", "actor", "poison", "node")
+    workers = 1 if verb == "ray" else None
+    run = RunConfig(prune=True, commit_interval_s=0.001, num_workers=workers, address=address)
+    index_videos([videos], index, model="tiny_test", sampling=SamplingConfig(), run=run, in_process=not on_ray)
 """
 
 
 class Kill(NamedTuple):
-    """Which process dies where: "fresh" makes an index, "update" brings an older one up to date, "compact" compacts."""
+    """Which process dies where.
+
+    verb: "fresh" makes an index, "update" brings an older one up to date, "compact" compacts; "ray", "actor" and "node"
+        make one on Ray, where the driver, one worker or one of two nodes dies; "poison": each worker at one video.
+    where, when, nth: before or after the n-th call of a function; for a node, so many seconds after it.
+    """
 
     verb: str
     where: str
@@ -88,7 +143,7 @@ SEGMENT_FILE = "indexer.batches:write_segment_file"
 PARQUET = "indexer.store.segments_table:pq.write_table"
 SEGMENTS_COMMIT = "indexer.store.segments_table:SegmentsTable.add"
 LEDGER_COMMIT = "indexer.store.ledger:Ledger.commit"
-VECTOR_PART = "indexer.store.vectors:_write_atomically"
+VECTOR_PART = "indexer.store.vectors:write_whole"
 
 
 def around(verb: str, where: str, times: int = 1) -> list[Kill]:
@@ -100,7 +155,7 @@ def around(verb: str, where: str, times: int = 1) -> list[Kill]:
 POINTS = [
     *around("fresh", "indexer.store.ledger:Ledger.create"),
     *around("fresh", "indexer.store.segments_table:SegmentsTable.create"),
-    *around("fresh", "indexer.store.index:_create_file"),
+    *around("fresh", "indexer.store.index:create_whole"),
     *around("fresh", SEGMENT_FILE, 3),
     *(Kill("fresh", PARQUET, nth=n) for n in (1, 2, 3)),
     *around("fresh", "indexer.store.index:IndexStore.commit", 3),
@@ -121,6 +176,12 @@ POINTS = [
     *around("compact", "indexer.store.compact:_merge_ledger_files"),
     *around("compact", "indexer.store.compact:delete_unneeded"),
 ]
+ACTOR_POINTS = [
+    *around("actor", "indexer.batches:BatchEncoder.encode", 2),
+    *around("actor", "indexer.batches:BatchEncoder._encode", 2),
+    *around("actor", SEGMENT_FILE, 2),
+    *(Kill("actor", PARQUET, nth=n) for n in (1, 2)),
+]
 QUICK = [
     Kill("fresh", "indexer.store.ledger:Ledger.create"),
     Kill("fresh", PARQUET, nth=2),
@@ -128,6 +189,12 @@ QUICK = [
     Kill("update", VECTOR_PART, nth=2),
 ]
 SLOW = random.Random(SEED).sample([point for point in POINTS if point not in QUICK], 30)
+ACTORS = random.Random(SEED).sample(ACTOR_POINTS, 7)
+_drawn = random.Random(SEED)
+NODES = [
+    Kill("node", "indexer.recorder:Recorder._count", f"{_drawn.uniform(0, 1):.2f}", _drawn.randint(1, 4))
+    for _ in range(4)
+]
 
 
 def bring_up_to_date(videos: Path, index: Path) -> RunSummary:
@@ -168,7 +235,7 @@ def index(tmp_path: Path) -> Path:
 
 
 def start(kill: Kill, videos: Path, index: Path, **environment: str) -> subprocess.Popen[str]:
-    arguments = [kill.verb, str(videos), str(index), kill.where, kill.when, str(kill.nth)]
+    arguments = [kill.verb, str(videos), str(index), kill.where, kill.when, str(kill.nth), f"{index}.killed"]
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, *arguments],
         cwd=ROOT,
@@ -281,6 +348,56 @@ def test_run_on_ray_killed_at_a_commit_leaves_no_trace_after_the_next(
         assert_as_if_nothing_had_happened(collection, index)
     finally:
         end_processes_of(ray_folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("kill", [*ACTORS, *NODES], ids=str)
+def test_run_survives_the_death_of_a_worker_or_a_node(
+    kill: Kill, collection: SimpleNamespace, index: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Ray starts a new worker and gives it the same batch: what it had written before is never seen."""
+    ray_folder = tmp_path_factory.mktemp("r")
+    if kill.nth % 2:
+        shutil.copytree(collection.earlier, index)
+    process = start(kill, collection.videos, index, RAY_TMPDIR=str(ray_folder), RAY_AUTH_MODE="disabled")
+    try:
+        process.communicate(timeout=300)
+        assert Path(f"{index}.killed").exists(), f"{kill} was never reached"
+        assert process.returncode == 0
+        assert visible(index) == visible(collection.undisturbed)
+        assert_as_if_nothing_had_happened(collection, index)
+    finally:
+        end_processes_of(ray_folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_video_that_kills_every_worker_fails_and_no_other_does(
+    collection: SimpleNamespace, index: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    ray_folder = tmp_path_factory.mktemp("r")
+    kill = Kill("poison", "v7.mp4")
+    process = start(kill, collection.videos, index, RAY_TMPDIR=str(ray_folder), RAY_AUTH_MODE="disabled")
+    try:
+        process.communicate(timeout=300)
+        assert process.returncode == 0
+        failed = {Path(row["uri"]).name: row["error_kind"] for row in ledger(index) if row["status"] == schema.FAILED}
+        assert failed == {"v5.mp4": "NotAVideo", "v7.mp4": "WorkerDied"}
+        retry_videos(index, run=RunConfig(), in_process=True)
+        assert visible(index) == visible(collection.undisturbed)
+        assert verify(IndexStore.open(index)) == []
+    finally:
+        end_processes_of(ray_folder)
+
+
+def test_attempts_are_counted_a_batch_and_starts_until_one_begins() -> None:
+    attempts = Attempts(num_workers=2)
+    assert [attempts.begin("a") for _ in range(5)] == [True] * 4 + [False]
+    assert attempts.begin("b")
+    assert [attempts.start() for _ in range(9)] == [True] * 8 + [False]
+    assert attempts.begin("b")
+    assert attempts.start(), "a batch was begun: the workers do start"
 
 
 def end_processes_of(ray_folder: Path) -> None:
