@@ -46,13 +46,15 @@ class SamplingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig:
-    """What an index is made with. Saved as index.json; every later run must agree with it.
+    """What an index is made with. Saved as index.json, after a refresh as index-1.json and so on; every later run must
+    agree with it.
 
     Attributes:
         model: name of the preset, e.g. "mini".
         model_fingerprint: what `VideoBert.fingerprint` says; two indexes compare only if it is equal.
         embedding_dim: length of the vectors.
         feature_shape: (tokens per frame, numbers per token) of the stored frame features.
+        frames_fingerprint: see `model.facts.frames_fingerprint`; empty in indexes made before it was kept.
         sampling: see `SamplingConfig`.
         format_version: layout of the directory.
     """
@@ -61,6 +63,7 @@ class IndexConfig:
     model_fingerprint: str
     embedding_dim: int
     feature_shape: tuple[int, int]
+    frames_fingerprint: str = ""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     format_version: int = FORMAT_VERSION
 

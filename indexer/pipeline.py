@@ -5,21 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 
 from indexer import schema
 from indexer.batches import BatchEncoder, BatchResult, EncoderSettings, WorkItem, make_batches
-from indexer.config import IndexConfig, RunConfig, SamplingConfig
+from indexer.config import DEFAULT_MODEL, IndexConfig, RunConfig, SamplingConfig
 from indexer.errors import IndexNotFoundError
-from indexer.ingest.sources import MissingFile, Plan, VideoFile, diff, list_videos, look_at, uri_to_path
+from indexer.ingest.files import MissingFile, VideoFile, look_at
+from indexer.ingest.paths import uri_to_path
+from indexer.ingest.plan import Plan, diff
+from indexer.ingest.sources import list_videos
 from indexer.recorder import Progress, Recorder, RunSummary, known_videos
+from indexer.storage import Location, location
 from indexer.store.index import IndexStore
-from model.weights import model_facts, require_weights
+from model.weights import canonical_name, frames_fingerprint, model_facts, require_weights
 
 __all__ = ["Progress", "RunSummary", "files_to_encode", "index_videos", "plan_run", "retry_videos"]
 
 
-def plan_run(sources: Sequence[str], index_path: str | Path, run: RunConfig) -> tuple[Plan, list[MissingFile]]:
+def plan_run(sources: Sequence[str], index_path: str | Location, run: RunConfig) -> tuple[Plan, list[MissingFile]]:
     """What `index` would do: nothing is written. The second value lists what the sources name but is not there.
 
     Raises:
@@ -40,9 +43,9 @@ def files_to_encode(plan: Plan, run: RunConfig) -> list[VideoFile]:
 
 def index_videos(
     sources: Sequence[str],
-    index_path: str | Path,
+    index_path: str | Location,
     *,
-    model: str,
+    model: str | None = None,
     sampling: SamplingConfig,
     run: RunConfig,
     in_process: bool = False,
@@ -53,7 +56,8 @@ def index_videos(
     Args:
         sources: files, folders, globs and manifests.
         index_path: the index; created if it does not exist.
-        model: preset or checkpoint; an existing index must have been made with the same.
+        model: preset or checkpoint; an existing index must have been made with the same. None: that of the index, or
+            the default for a new one.
         sampling: frames and moments; likewise.
         run: how to carry it out.
         in_process: encode one video after the other in this process, without Ray. The rows are the same.
@@ -78,7 +82,7 @@ def index_videos(
 
 
 def retry_videos(
-    index_path: str | Path,
+    index_path: str | Location,
     *,
     stage: str | None = None,
     run: RunConfig,
@@ -101,23 +105,33 @@ def retry_videos(
     started = time.monotonic()
     config = IndexStore.open(index_path).config
     recorder = Recorder(_open_or_create(index_path, config.model, config.sampling), run, started, on_progress)
-    looked_at = [look_at(uri_to_path(uri)) for uri in recorder.failed(stage) if not Path(uri_to_path(uri)).is_dir()]
+    paths = [uri_to_path(uri) for uri in recorder.failed(stage)]
+    looked_at = [look_at(path) for path in paths if not location(path).is_dir()]
     files = [file for file in looked_at if isinstance(file, VideoFile)][: run.limit]
     recorder.record_missing([file for file in looked_at if isinstance(file, MissingFile)])
     return _encode(files, recorder, in_process)
 
 
-def _open_or_create(path: str | Path, model: str, sampling: SamplingConfig) -> IndexStore:
+def _open_or_create(path: str | Location, model: str | None, sampling: SamplingConfig) -> IndexStore:
+    model = model or _model_of(path)
     require_weights(model)  # a worker would find out only after the index has been made
     facts = model_facts(model)
     config = IndexConfig(
-        model=model,
+        model=canonical_name(model),
         model_fingerprint=facts.fingerprint,
         embedding_dim=facts.embedding_dim,
         feature_shape=facts.feature_shape,
+        frames_fingerprint=frames_fingerprint(model),
         sampling=sampling,
     )
     return IndexStore.open_or_create(path, config)
+
+
+def _model_of(path: str | Location) -> str:
+    try:
+        return IndexStore.open(path).config.model
+    except IndexNotFoundError:
+        return DEFAULT_MODEL
 
 
 def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool) -> RunSummary:

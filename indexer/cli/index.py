@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 def index(
     sources: list[str] = typer.Argument(
         metavar="SOURCE",
-        help="Video files, folders, quoted globs, or manifests (.txt, .csv, .parquet with a path column).",
+        help="Videos, folders, quoted globs, manifests (.txt, .csv, .parquet with a path column); or s3:// URIs.",
         show_default=False,
     ),
     into: str = typer.Option(
-        ..., "--into", metavar="INDEX", help="Folder of the index; created if new.", show_default=False
+        ..., "--into", metavar="INDEX", help="Folder or s3:// URI of the index; created if new.", show_default=False
     ),
-    model: str = typer.Option(DEFAULT_MODEL, help="Model preset."),
+    model: str | None = typer.Option(
+        None,
+        help=f"{console.MODEL_HELP} If not given: the model of the index, {DEFAULT_MODEL} for a new one.",
+        show_default=False,
+    ),
     fps: float = typer.Option(SamplingConfig.frame_rate_hz, "--fps", help="Frames looked at per second of video."),
     segment_length: float = typer.Option(
         SamplingConfig.segment_length_s, "--segment-length", metavar="SECONDS", help="Longest moment."
