@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from indexer.query.inputs import check_labels
-from indexer.query.results import ClassifiedMoment
+from indexer.query.results import NONE_OF_THESE, ClassifiedMoment
 from search_ui import wording
 from search_ui.collection import Collection, classify
 
@@ -26,11 +26,13 @@ def show_classify(collection: Collection) -> None:
         if st.form_submit_button("Classify", type="primary"):
             st.session_state[_LABELS] = text
     if _LABELS not in st.session_state:
-        st.caption("Every moment is compared with every label. Nothing has to be trained for it.")
+        st.caption(
+            "Every moment is compared with every label, and none of them may fit. Nothing has to be trained for it."
+        )
         return
     labels = check_labels(st.session_state[_LABELS].replace("\n", ",").split(","))
     moments = classify(collection, tuple(labels))
-    counts = Counter(moment.labels[0].label for moment in moments)
+    counts = Counter(moment.answer for moment in moments)
     _show_summary(labels, counts, len(moments))
     shown = sorted(labels, key=lambda label: -counts[label])[:_MAX_COLUMNS]
     _show_table(moments[:_MAX_ROWS], shown)
@@ -48,15 +50,16 @@ def show_classify(collection: Collection) -> None:
     )
 
 
-def _show_summary(labels: Sequence[str], counts: Counter[str], num_moments: int) -> None:
-    """How many moments each label fits best."""
+def _show_summary(labels: Sequence[str], counts: Counter[str | None], num_moments: int) -> None:
+    """How many moments each label fits best, and last how many none of them fits."""
+    ranked = [*sorted(labels, key=lambda label: -counts[label]), None]
     table = pd.DataFrame(
         {
-            "label": [wording.plain(label) for label in labels],
-            "moments": [counts[label] for label in labels],
-            "share": [100 * counts[label] / num_moments for label in labels],
+            "label": [NONE_OF_THESE if label is None else wording.plain(label) for label in ranked],
+            "moments": [counts[label] for label in ranked],
+            "share": [100 * counts[label] / num_moments for label in ranked],
         }
-    ).sort_values("moments", ascending=False, kind="stable")
+    )
     columns = {
         "label": st.column_config.TextColumn("Label"),
         "moments": st.column_config.NumberColumn("Moments", width="small", help="That it fits best."),
@@ -71,7 +74,8 @@ def _show_table(moments: Sequence[ClassifiedMoment], labels: Sequence[str]) -> N
         {
             "video": [wording.file_name(moment.video) for moment in moments],
             "moment": [wording.span(moment.start_s, moment.end_s) for moment in moments],
-            "best": [wording.plain(moment.labels[0].label) for moment in moments],
+            "best": [wording.plain(moment.answer or NONE_OF_THESE) for moment in moments],
+            "none": [100 * moment.none_of_these for moment in moments],
             # Numbered, because a label may be called "video".
             **{f"score_{i}": [100 * score[label] for score in scores] for i, label in enumerate(labels)},
         }
@@ -80,6 +84,7 @@ def _show_table(moments: Sequence[ClassifiedMoment], labels: Sequence[str]) -> N
         "video": st.column_config.TextColumn("Video"),
         "moment": st.column_config.TextColumn("Moment", width="small"),
         "best": st.column_config.TextColumn("Best label"),
+        "none": _bar("None of these"),
     }
     for i, label in enumerate(labels):
         columns[f"score_{i}"] = _bar(wording.plain(label))
@@ -92,11 +97,14 @@ def _bar(title: str) -> Any:
 
 
 def csv_of(moments: Sequence[ClassifiedMoment], labels: Sequence[str]) -> bytes:
-    """One line a moment: video (URI), start_s, end_s, best label, then the score of each label in the order asked."""
+    """One line a moment: video (URI), start_s, end_s, best label (or "none of these"), none_of_these, then the score of
+    each label in the order asked.
+    """
     rows = []
     for moment in moments:
         scores = {label.label: label.score for label in moment.labels}
-        best = moment.labels[0].label
-        rows.append((moment.video, moment.start_s, moment.end_s, best, *(scores[label] for label in labels)))
-    table = pd.DataFrame(rows, columns=["video", "start_s", "end_s", "best_label", *(f"score: {x}" for x in labels)])
+        best, none = moment.answer or NONE_OF_THESE, moment.none_of_these
+        rows.append((moment.video, moment.start_s, moment.end_s, best, none, *(scores[label] for label in labels)))
+    columns = ["video", "start_s", "end_s", "best_label", "none_of_these", *(f"score: {label}" for label in labels)]
+    table = pd.DataFrame(rows, columns=columns)
     return table.to_csv(index=False, float_format="%.6f").encode("utf-8", "replace")

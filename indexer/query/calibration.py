@@ -35,7 +35,7 @@ class Calibration:
     @classmethod
     def fit(cls, snapshot: Snapshot, text_encoder: Any, model_fingerprint: str) -> Calibration:
         """Calibrates for a snapshot that is not empty, with the shipped background queries."""
-        scores, _ = snapshot.search(_background_vectors(text_encoder, model_fingerprint), 1)
+        scores, _ = snapshot.search(background_vectors(text_encoder, model_fingerprint), 1)
         return cls(scores[:, 0])
 
     def confidence(self, score: float) -> float:
@@ -47,7 +47,7 @@ class Calibration:
         return confidence >= MATCH_CONFIDENCE
 
 
-def _background_vectors(text_encoder: Any, model_fingerprint: str) -> np.ndarray:
+def background_vectors(text_encoder: Any, model_fingerprint: str) -> np.ndarray:
     """Vectors of the background queries; kept in the user's cache folder: encoding them takes most of a second."""
     text = _BACKGROUND.read_text(encoding="utf-8")
     key = hashlib.sha256(f"{model_fingerprint}\n{text}".encode()).hexdigest()[:24]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
+
+NONE_OF_THESE = "none of these"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +65,51 @@ class SearchResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifiedMoment:
-    """A moment and how well each of the asked labels fits: scores add up to 1, highest first."""
+    """A moment and how likely each of the asked labels fits.
+
+    Attributes:
+        video: URI of the video.
+        start_s, end_s: the half-open span [start_s, end_s), seconds.
+        labels: the labels asked for, all of them, highest score first.
+        none_of_these: how likely none of them fits; with the scores of the labels it adds up to 1.
+        segment_id: the moment.
+    """
 
     video: str
     start_s: float
     end_s: float
     labels: list[Label]
+    none_of_these: float
     segment_id: int
 
+    @classmethod
+    def of(
+        cls, names: Sequence[str], scores: np.ndarray, *, video: str, start_s: float, end_s: float, segment_id: int
+    ) -> ClassifiedMoment:
+        """From the scores of L labels and, last, of none: float [L + 1]."""
+        return cls(
+            video=video,
+            start_s=float(start_s),
+            end_s=float(end_s),
+            labels=[Label(label=names[j], score=float(scores[j])) for j in np.argsort(-scores[:-1], kind="stable")],
+            none_of_these=float(scores[-1]),
+            segment_id=int(segment_id),
+        )
+
+    @property
+    def answer(self) -> str | None:
+        """The likeliest label, or None where "none of these" is likelier."""
+        best = self.labels[0]
+        return best.label if best.score >= self.none_of_these else None
+
+    @property
+    def ranked(self) -> list[Label]:
+        """The labels and "none of these" among them, highest score first."""
+        none = Label(label=NONE_OF_THESE, score=self.none_of_these)
+        return sorted([*self.labels, none], key=lambda label: -label.score)
+
     def to_dict(self) -> dict[str, Any]:
-        return _rounded(asdict(self))
+        return _rounded({**asdict(self), "answer": self.answer})
 
 
 def _rounded(value: Any) -> Any:

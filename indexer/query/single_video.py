@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
+from indexer import schema
 from indexer.config import SamplingConfig
 from indexer.errors import UsageError, VideoError
 from indexer.ingest.encode import VideoEncoder
+from indexer.ingest.files import MissingFile, look_at
 from indexer.ingest.guard import GuardedDecoder
-from indexer.ingest.sources import MissingFile, look_at
 from indexer.query.inputs import check_labels
-from indexer.query.results import ClassifiedMoment, Label
+from indexer.query.labels import LabelScorer
+from indexer.query.results import ClassifiedMoment
+from indexer.storage import Location, location
+from model.video_text_model import VideoTextModel
 from model.weights import load_model
 
 
 def classify_video(
-    path: str | Path, labels: Sequence[str], model: str, sampling: SamplingConfig | None = None
+    path: str | Location, labels: Sequence[str], model: str, sampling: SamplingConfig | None = None
 ) -> list[ClassifiedMoment]:
     """Cuts a video into moments and scores each against the labels.
 
@@ -34,7 +39,35 @@ def classify_video(
         VideoError: the video cannot be read.
     """
     names = check_labels(labels)
-    file = look_at(str(Path(path).absolute()))
+    encoded = encode_file(path, model, sampling)
+    embeddings = np.stack([segment["embedding"] for segment in encoded.segments]).astype(np.float32)
+    seen = pa.array([segment["labels"] for segment in encoded.segments], type=schema.LABELS_TYPE)
+    loaded = encoded.model
+    scores = LabelScorer(names, loaded.text_encoder, model, loaded.fingerprint).score(embeddings, seen)
+    return [
+        ClassifiedMoment.of(
+            names,
+            row,
+            video=encoded.uri,
+            start_s=segment["start_s"],
+            end_s=segment["end_s"],
+            segment_id=segment["segment_id"],
+        )
+        for segment, row in zip(encoded.segments, scores, strict=True)
+    ]
+
+
+class EncodedFile(NamedTuple):
+    """A video file's URI, its moments as rows of `schema.SEGMENTS`, and the model that encoded it."""
+
+    uri: str
+    segments: list[dict[str, Any]]
+    model: VideoTextModel
+
+
+def encode_file(path: str | Location, model: str, sampling: SamplingConfig | None = None) -> EncodedFile:
+    """Cuts a video into moments and encodes them; arguments and errors as `classify_video`."""
+    file = look_at(str(location(path).absolute()))
     if isinstance(file, MissingFile):
         raise UsageError(f"cannot classify {str(path)!r}: {file.reason}")
     loaded = load_model(model, num_threads=len(os.sched_getaffinity(0)))
@@ -43,15 +76,4 @@ def classify_video(
     if not encoded.segments:
         row = encoded.video
         raise VideoError(row["error_stage"], row["error_kind"], f"{file.uri!r}: {row['error_message']}")
-    embeddings = np.stack([segment["embedding"] for segment in encoded.segments])
-    scores = loaded.zero_shot(embeddings, names).cpu().numpy()
-    return [
-        ClassifiedMoment(
-            video=file.uri,
-            start_s=segment["start_s"],
-            end_s=segment["end_s"],
-            labels=[Label(label=names[j], score=float(row[j])) for j in np.argsort(-row, kind="stable")],
-            segment_id=segment["segment_id"],
-        )
-        for segment, row in zip(encoded.segments, scores, strict=True)
-    ]
+    return EncodedFile(file.uri, encoded.segments, loaded)

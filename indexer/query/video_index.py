@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from indexer.errors import IndexSettingsError, UsageError
-from indexer.ingest.sources import uri_to_path
+from indexer.ingest.paths import uri_to_path
 from indexer.query.calibration import Calibration
 from indexer.query.clips import make_clip
 from indexer.query.inputs import check_k, check_labels, check_query
-from indexer.query.labels import zero_shot
+from indexer.query.labels import LabelScorer
 from indexer.query.moments import Hit, MergedHit, merge_hits
 from indexer.query.results import ClassifiedMoment, Label, Moment, SearchResult
+from indexer.storage import Location
 from indexer.store.index import IndexStore
-from indexer.store.snapshot import Coverage
+from indexer.store.snapshot import Coverage, Snapshot
 from model.errors import ModelError
-from model.weights import load_text_encoder, model_config, model_facts
+from model.weights import load_text_encoder, model_facts
 
 # How many segments a moment is allowed to swallow before more are fetched.
 _FETCH_FACTOR = 3
@@ -42,7 +42,7 @@ class VideoIndex:
         self._snapshot = store.snapshot()
 
     @classmethod
-    def open(cls, path: str | Path) -> VideoIndex:
+    def open(cls, path: str | Location) -> VideoIndex:
         """Opens an index.
 
         Raises:
@@ -55,12 +55,14 @@ class VideoIndex:
         """Moves on to the newest version. Returns whether there was a newer one."""
         if self._store.ledger.version() == self._snapshot.ledger.version:
             return False
-        self._snapshot = self._store.snapshot()
+        before, self._snapshot = self._snapshot.config, self._store.snapshot()
         self.__dict__.pop("_calibration", None)
+        if self._snapshot.config != before:
+            self.__dict__.pop("_text_encoder", None)
         return True
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Location:
         return self._store.path
 
     @property
@@ -88,6 +90,16 @@ class VideoIndex:
         """How much of this version the vector file covers."""
         return self._snapshot.coverage
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """The version that is open, for those who measure it."""
+        return self._snapshot
+
+    @property
+    def model(self) -> str:
+        """Preset or checkpoint that the index was made with."""
+        return self._snapshot.config.model
+
     def search(self, query: str, k: int = 10) -> SearchResult:
         """Finds the k moments that fit a text best.
 
@@ -107,7 +119,7 @@ class VideoIndex:
         cleaned = [check_query(query) for query in queries]
         if not self.num_segments:
             return [SearchResult(query=query, matched=False, results=[]) for query in cleaned]
-        vectors = self._encode(cleaned)
+        vectors = self.encode_texts(cleaned)
         moments = self._find_moments(vectors, k)
         details = self._details([moment.best.row for found in moments for moment in found])
         results = [[self._moment(rank, one, details) for rank, one in enumerate(found, 1)] for found in moments]
@@ -123,6 +135,8 @@ class VideoIndex:
     def classify(self, labels: Iterable[str]) -> list[ClassifiedMoment]:
         """Scores every moment against any list of labels, by video and time.
 
+        "None of these" is a possible answer: see `ClassifiedMoment.answer`.
+
         Args:
             labels: free text, for example "cooking"; blanks and duplicates are dropped.
 
@@ -132,29 +146,34 @@ class VideoIndex:
         names = check_labels(labels)
         if not self.num_segments:
             return []
-        rows = self._snapshot.rows
-        settings = model_config(self._store.config.model)
-        scores = zero_shot(
-            self._snapshot.embeddings(),
-            names,
-            self._text_encoder,
-            prompt=settings.zero_shot_prompt,
-            temperature=settings.zero_shot_temperature,
-        )
+        rows, scores = self._snapshot.rows, self.label_scores(names)
         uris = self._snapshot.videos["uri"].to_pylist()
         order = sorted(range(len(rows)), key=lambda i: (uris[rows.video_rows[i]], rows.start_s[i]))
         return [
-            ClassifiedMoment(
+            ClassifiedMoment.of(
+                names,
+                scores[i],
                 video=uris[rows.video_rows[i]],
-                start_s=float(rows.start_s[i]),
-                end_s=float(rows.end_s[i]),
-                labels=[
-                    Label(label=names[j], score=float(scores[i, j])) for j in np.argsort(-scores[i], kind="stable")
-                ],
-                segment_id=int(rows.segment_ids[i]),
+                start_s=rows.start_s[i],
+                end_s=rows.end_s[i],
+                segment_id=rows.segment_ids[i],
             )
             for i in order
         ]
+
+    def label_scores(self, labels: Sequence[str]) -> np.ndarray:
+        """As `classify`, as numbers: float32 [N, L + 1], one row a moment of `snapshot`; the last column is for none.
+
+        Args:
+            labels: L labels, checked.
+        """
+        config = self._snapshot.config
+        scorer = LabelScorer(labels, self._text_encoder, config.model, config.model_fingerprint)
+        scores = np.empty((self.num_segments, len(labels) + 1), dtype=np.float32)
+        for rows, table in self._snapshot.read_file_by_file(["embedding", "labels"]):
+            vectors = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(rows), config.embedding_dim)
+            scores[rows] = scorer.score(vectors, table["labels"])
+        return scores
 
     def thumbnail(self, segment_id: int) -> bytes | None:
         """JPEG of a moment, or None if it has none.
@@ -193,7 +212,7 @@ class VideoIndex:
 
     @functools.cached_property
     def _text_encoder(self) -> Any:
-        config = self._store.config
+        config = self._snapshot.config
         try:
             installed = model_facts(config.model).fingerprint
             if installed == config.model_fingerprint:
@@ -207,9 +226,10 @@ class VideoIndex:
 
     @functools.cached_property
     def _calibration(self) -> Calibration:
-        return Calibration.fit(self._snapshot, self._text_encoder, self._store.config.model_fingerprint)
+        return Calibration.fit(self._snapshot, self._text_encoder, self._snapshot.config.model_fingerprint)
 
-    def _encode(self, texts: Sequence[str]) -> np.ndarray:
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts to vectors of the index's space: float32 [N, dim], length 1."""
         return np.asarray(self._text_encoder.encode(list(texts)), dtype=np.float32)
 
     def _find_moments(self, vectors: np.ndarray, k: int) -> list[list[MergedHit]]:

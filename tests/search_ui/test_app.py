@@ -170,18 +170,32 @@ def test_hostile_label_is_escaped(index, open_page, monkeypatch):
 def test_classify_shows_every_moment_with_its_best_label_and_scores(index, open_page):
     page = classify(open_page(index), "red, green,\nblue, red")
     summary, table = (frame.value for frame in page.dataframe)
-    assert dict(zip(summary["label"], summary["moments"], strict=True)) == {"red": 1, "green": 1, "blue": 1}
+    assert dict(zip(summary["label"], summary["moments"], strict=True)) == {
+        "red": 1, "green": 1, "blue": 1, "none of these": 0
+    }  # fmt: skip
     best = dict(zip(table["video"], table["best"], strict=True))
     assert (best["red.mp4"], best["green.mp4"]) == ("red", "green")
     assert list(table["moment"]) == ["0:00–0:04"] * 3
     scores = table[[name for name in table.columns if name.startswith("score_")]]
     assert scores.shape == (3, 3)
-    assert scores.sum(axis=1).tolist() == pytest.approx([100, 100, 100], abs=0.01)
+    assert (scores.sum(axis=1) + table["none"]).tolist() == pytest.approx([100, 100, 100], abs=0.01)
+
+
+def test_classify_says_where_none_of_the_labels_fits(index, open_page, monkeypatch):
+    from indexer.query.labels import CALIBRATIONS, LabelCalibration
+
+    nothing_fits = LabelCalibration(cosine=1.0, seen=0.0, elsewhere=0.0, none=20.0)
+    monkeypatch.setitem(CALIBRATIONS, "tiny_test", nothing_fits)
+    summary, table = (frame.value for frame in classify(open_page(index), "red, green").dataframe)
+    assert list(summary["label"]) == ["red", "green", "none of these"]
+    assert list(summary["moments"]) == [0, 0, 3]
+    assert set(table["best"]) == {"none of these"}
+    assert table["none"].min() > 99
 
 
 def test_classify_accepts_labels_called_like_columns(index, open_page):
     table = classify(open_page(index), "video, moment, best").dataframe[1].value
-    assert list(table.columns) == ["video", "moment", "best", "score_0", "score_1", "score_2"]
+    assert list(table.columns) == ["video", "moment", "best", "none", "score_0", "score_1", "score_2"]
 
 
 def test_classify_without_labels_is_one_line_of_error(index, open_page):
@@ -195,7 +209,8 @@ def test_csv_holds_every_moment_and_label(index, videos):
 
     moments = VideoIndex.open(index).classify(["red", "green"])
     table = pd.read_csv(io.BytesIO(csv_of(moments, ["red", "green"])))
-    assert list(table.columns) == ["video", "start_s", "end_s", "best_label", "score: red", "score: green"]
+    columns = ["video", "start_s", "end_s", "best_label", "none_of_these", "score: red", "score: green"]
+    assert list(table.columns) == columns
     assert set(table["video"]) == {str(path) for path in videos.glob("*.mp4")}
     assert table.set_index("video")["best_label"][str(videos / "red.mp4")] == "red"
 

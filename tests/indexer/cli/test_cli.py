@@ -66,7 +66,7 @@ def test_classify_gives_a_line_a_moment(videobert, index, videos):
     assert code == 0
     lines = json_lines(out)
     assert len(lines) == 4
-    assert {"video", "start_s", "end_s", "labels"} <= set(lines[0])
+    assert {"video", "start_s", "end_s", "labels", "none_of_these", "answer"} <= set(lines[0])
     assert sorted(label["label"] for label in lines[0]["labels"]) == ["blue", "red"]
     code, out, _ = videobert("classify", videos / "a.mp4", "--labels", "red,blue", "--model", "tiny_test", "--json")
     assert code == 0
@@ -178,8 +178,34 @@ def test_help_is_quick_and_loads_nothing_heavy():
     assert time.perf_counter() - started < 5
 
 
-@pytest.mark.parametrize("verb", ["index", "search", "classify", "info", "failures", "verify", "export", "ui"])
+@pytest.mark.parametrize(
+    "verb", ["index", "search", "classify", "evaluate", "info", "failures", "verify", "export", "ui"]
+)
 def test_every_verb_has_help_with_an_example(videobert, verb):
     code, out, _ = videobert(verb, "--help")
     assert code == 0
     assert f"Example: videobert {verb}" in " ".join(out.split())
+
+
+def test_evaluate_prints_a_table_or_json_and_writes_files(videobert, index, videos, tmp_path):
+    rows = "a.mp4\tblocks\t0\t10\nb.mkv\tnoise\t\t\nx\ty\t\t\n"
+    (videos / "data.tsv").write_text(f"video\tcaption\tstart_s\tend_s\n{rows}")
+    code, out, err = videobert("evaluate", index, videos / "data.tsv", "--out", tmp_path / "out")
+    assert code == 0
+    assert "text to video, 2 × 3" in out
+    assert "R@10, IoU 0.7" in out
+    assert "1 of 3 rows: video not in the index; first row 3 ('x')" in err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.json", "report.md", "queries.parquet"}
+    code, out, _ = videobert("evaluate", index, videos / "data.tsv", "--json")
+    (result,) = json_lines(out)
+    assert result == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert result["tasks"]["text_to_video"]["metrics"]["R@10"]["value"] == 1.0
+    assert result["skipped"] == [{"reason": "video not in the index", "count": 1, "first": "row 3 ('x')"}]
+
+
+def test_evaluate_without_a_usable_row_is_one_line_of_error(videobert, index, tmp_path):
+    (tmp_path / "data.csv").write_text("video,caption\nx.mp4,y\n")
+    code, _, err = videobert("evaluate", index, tmp_path / "data.csv")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "1 x video not in the index" in err

@@ -109,7 +109,7 @@ def test_compact_refuses_while_another_one_runs(videobert, index):
     (index / ".compact.lock").write_text('{"host": "elsewhere", "pid": 1}')
     code, out, err = videobert("compact", index)
     assert (code, out) == (1, "")
-    assert "is being compacted by another process" in err
+    assert "is being compacted or refreshed by another process" in err
     assert len(err.strip().splitlines()) == 1
 
 

@@ -1,7 +1,6 @@
 import numpy as np
 
 from indexer.query.calibration import Calibration
-from indexer.query.labels import zero_shot
 
 
 def unit(count, dim=32, seed=0):
@@ -25,15 +24,3 @@ def test_a_query_that_is_in_the_collection_is_matched():
     moments = unit(200)
     calibration = Calibration((unit(400, seed=1) @ moments.T).max(axis=1))
     assert calibration.is_match(calibration.confidence(1.0))
-
-
-def test_zero_shot_is_the_softmax_of_scaled_cosines():
-    class Encoder:
-        def encode(self, texts):
-            assert texts == ["a b", "a c"]
-            return unit(2, seed=4)
-
-    moments = unit(3)
-    scores = zero_shot(moments, ["b", "c"], Encoder(), prompt="a {label}", temperature=0.1)
-    logits = np.exp(moments @ unit(2, seed=4).T / 0.1)
-    np.testing.assert_allclose(scores, logits / logits.sum(axis=1, keepdims=True), rtol=1e-5)

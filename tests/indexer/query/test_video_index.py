@@ -97,7 +97,7 @@ def test_classify_gives_each_moment_its_colour(colour_index):
     }
     for moment in colour_index.classify(["red", " red", "", "blue"]):
         assert sorted(label.label for label in moment.labels) == ["blue", "red"]
-        assert sum(label.score for label in moment.labels) == pytest.approx(1, abs=1e-5)
+        assert sum(label.score for label in moment.labels) + moment.none_of_these == pytest.approx(1, abs=1e-5)
 
 
 def test_thumbnails_show_the_moment(colour_index):

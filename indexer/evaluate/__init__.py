@@ -1,0 +1,1 @@
+"""How good an index answers, measured on videos with captions, spans or labels: `evaluate_index`."""
