@@ -3,6 +3,7 @@
     ModelError                      exit code 1
     ├── UnknownModelError           exit code 2: no preset has the name asked for
     ├── InputError                  a tensor or text is not what the function takes (also a ValueError)
+    ├── TrainingError               training cannot go on: a loss that is no number, a state of another run
     └── WeightsError                pretrained weights cannot be used
         ├── WeightsNotFoundError    nowhere to be found
         └── WeightsDamagedError     found, but not the file that was meant
@@ -25,6 +26,10 @@ class UnknownModelError(ModelError):
 
 class InputError(ModelError, ValueError):
     """A tensor's shape or dtype, or a text, is outside what the function accepts."""
+
+
+class TrainingError(ModelError):
+    """Training cannot start or go on."""
 
 
 class WeightsError(ModelError):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from model.frame_encoder import TinyFrameEncoder
 from model.text_encoder import TextEncoder
+from model.video_text_model import TextModel
 
 DATA_DIR = Path(__file__).parent / "data"
 EMBEDDINGS_FILE = "imagenet_label_embeddings.safetensors"
@@ -70,7 +71,7 @@ def dequantise(codes: Tensor, scales: Tensor) -> Tensor:
     return F.normalize(codes.float() * scales, dim=1)
 
 
-def write_label_embeddings(text_encoder: TextEncoder, descriptions: Sequence[str], path: Path) -> None:
+def write_label_embeddings(text_encoder: TextModel, descriptions: Sequence[str], path: Path) -> None:
     """Embed `descriptions` and write them to `path`, as `imagenet_labels` reads them."""
     from safetensors.torch import save_file
 

@@ -16,7 +16,15 @@ _MAX_CHARACTERS_PER_TOKEN = 64
 
 
 class Tokenizer(Protocol):
-    """Anything that turns strings into token ids."""
+    """Anything that turns strings into token ids.
+
+    Attributes:
+        mask_id: of the token that hides another in pretraining.
+        special_ids: of all tokens that stand for no text, `mask_id` among them.
+    """
+
+    mask_id: int
+    special_ids: tuple[int, ...]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """One list of ids a text, `[CLS]` and `[SEP]` included, at most `max_tokens` long, not padded."""
@@ -31,6 +39,11 @@ class WordPieceTokenizer:
         self._tokenizer.no_padding()  # the file asks for padding to 128
         self._tokenizer.enable_truncation(max_length=max_tokens)
         self._max_characters = max_tokens * _MAX_CHARACTERS_PER_TOKEN
+        special = self._tokenizer.get_added_tokens_decoder()
+        self.special_ids = tuple(sorted(number for number, token in special.items() if token.special))
+        mask_id = self._tokenizer.token_to_id("[MASK]")
+        assert mask_id is not None
+        self.mask_id = mask_id
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`."""
@@ -41,8 +54,11 @@ class WordPieceTokenizer:
 class HashTokenizer:
     """Words in lower case, each hashed to an id: needs no vocabulary file. For tests.
 
-    Ids 0, 1 and 2 are `[PAD]`, `[CLS]` and `[SEP]`.
+    Ids 0, 1 and 2 are `[PAD]`, which hides tokens too, `[CLS]` and `[SEP]`.
     """
+
+    mask_id = 0
+    special_ids: tuple[int, ...] = (0, 1, 2)
 
     def __init__(self, vocab_size: int, max_tokens: int) -> None:
         self._vocab_size = vocab_size

@@ -1,10 +1,16 @@
-"""Videos that the tests make themselves: every frame shows its own number as 4 x 4 black and white blocks."""
+"""Videos and models that the tests make themselves.
+
+Every frame of a video shows its own number as 4 x 4 black and white blocks. The CLIP models are tiny and random.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import json
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -96,3 +102,63 @@ def synthetic(tmp_path: Path) -> SyntheticVideos:
 def make_videos() -> type[SyntheticVideos]:
     """For fixtures that outlive one test: `make_videos(folder).write(...)`."""
     return SyntheticVideos
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A random CLIP model that transformers saved, by its type: "clip", "siglip" or "siglip2". Not to be changed."""
+    pytest.importorskip("transformers")
+    return functools.cache(lambda kind: _save_clip(tmp_path_factory.mktemp("models") / f"tiny-{kind}", kind))
+
+
+def _save_clip(folder: Path, kind: str) -> Path:
+    import torch
+    import transformers
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    text = {**tower, "vocab_size": 64, "max_position_embeddings": 32, "bos_token_id": 1, "eos_token_id": 2}
+    size: dict[str, Any] = {"num_patches": 16} if kind == "siglip2" else {"image_size": 32}
+    vision = {**tower, **size, "patch_size": 8}
+    name = {"clip": "CLIP", "siglip": "Siglip", "siglip2": "Siglip2"}[kind]
+    more = {"projection_dim": 24} if kind == "clip" else {}
+    config = getattr(transformers, f"{name}Config")(
+        text_config={**text, "pad_token_id": 0}, vision_config=vision, **more
+    )
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = getattr(transformers, f"{name}Model")(config)
+        for weight in model.parameters():
+            if weight.ndim > 1:  # as they come, the texts' vectors hardly differ
+                weight.normal_(std=0.2)
+        model.save_pretrained(folder)
+    (
+        _letter_tokenizer() if kind == "siglip2" and hasattr(transformers, "Siglip2Tokenizer") else _word_tokenizer()
+    ).save_pretrained(folder)
+    pixels = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28], "rescale_factor": 1 / 255}
+    patches = {"max_num_patches": 16} if kind == "siglip2" else {"size": {"height": 32, "width": 32}}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**pixels, **patches}))
+    return folder
+
+
+def _word_tokenizer() -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "photo", "of", "the", "in", "on", "red", "dog", "car", "tree"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def _letter_tokenizer() -> Any:
+    """Of the class that transformers 5 takes for a "siglip2" whatever was saved: byte pairs, none of them here."""
+    from transformers import Siglip2Tokenizer
+
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *"▁abcdefghijklmnopqrstuvwxyz"]
+    return Siglip2Tokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])

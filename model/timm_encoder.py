@@ -1,0 +1,76 @@
+"""A CNN or ViT of timm as frame encoder: its pooled features, and its ImageNet classifier where it has one.
+
+Shapes: N frames, S = frame side in pixels, D numbers per frame, C classes (1,000, or 0 without a classifier).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.config import FrameEncoderConfig
+from model.errors import ModelError, WeightsDamagedError
+from model.hub import weights_files
+from model.timm_files import TimmSettings, read_timm_settings
+
+
+class TimmFrameEncoder(nn.Module):
+    """The same surface as `EfficientNetLite0`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: FrameEncoderConfig, network: Any, settings: TimmSettings) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+        self.register_buffer("mean", torch.tensor(settings.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(settings.std)[:, None, None], persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames uint8 [N, S, S, 3] in RGB -> features float32 [N, 1, D]."""
+        pixels = (frames.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        pooled = self.network.forward_head(self.network.forward_features(pixels), pre_logits=True)
+        return pooled.flatten(1)[:, None, :]
+
+    def classify(self, features: Tensor, temperature: float = 1.0) -> Tensor:
+        """Class probabilities, from features alone: float [..., 1, D] -> [..., C], summing to 1 where C > 0."""
+        if not self.config.num_classes:
+            return features[..., 0, :0]
+        logits: Tensor = self.network.get_classifier()(features[..., 0, :])
+        return (logits / temperature).softmax(dim=-1)
+
+
+def load_timm_encoder(config: FrameEncoderConfig, folder: Path) -> TimmFrameEncoder:
+    """The encoder with the weights in `folder`, on the CPU.
+
+    Raises:
+        ModelError: timm cannot be imported.
+        WeightsDamagedError: the weights are not those of the architecture that config.json names.
+    """
+    from safetensors.torch import load_file
+
+    settings = read_timm_settings(folder)
+    create_model = _import_timm()
+    tensors = {name: tensor for file in weights_files(folder) for name, tensor in load_file(file).items()}
+    try:
+        network = create_model(settings.architecture, pretrained=False, **settings.arguments)
+        network.load_state_dict(tensors)
+    except (RuntimeError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise WeightsDamagedError(f"{folder} holds no weights of timm's {settings.architecture!r}: {text}") from error
+    return TimmFrameEncoder(config, network.eval(), settings)
+
+
+def _import_timm() -> Any:
+    try:
+        from timm import create_model
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
+        raise ModelError(
+            f"timm cannot be imported ({' '.join(str(error).split())[:120]}): torchvision must be of the same build as "
+            f"torch {torch.__version__}; install both from one index"
+        ) from error
+    return create_model
