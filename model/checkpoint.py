@@ -2,7 +2,8 @@
 
 A checkpoint holds the weights whose names begin with one of `config.trained`, and in its metadata the settings and the
 checksums of the pretrained files under it. Normalisation statistics are not trained and stay those of the pretrained
-files. `read_header` needs no torch.
+files, but for a part that the checkpoint brings whole. Matrices of `config.quantized` parts are int8, each with a
+tensor of the same name and ".scales". `read_header` needs no torch.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from model.config import VideoBertConfig
 from model.errors import ModelError, WeightsDamagedError, WeightsNotFoundError
+from model.safetensors_file import SUFFIX, read_safetensors_header, write_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = "videobert-checkpoint-1"
-SUFFIX = ".safetensors"
-_MAX_HEADER_BYTES = 1 << 20
+_SCALES = ".scales"
+_STATISTICS = (".running_mean", ".running_var", ".input_range")
 _MAX_NAMES_SHOWN = 3
 
 
@@ -30,7 +32,7 @@ class Header(NamedTuple):
     Attributes:
         config: the settings of the model.
         base: SHA-256 of each pretrained file it was trained on, by role.
-        shapes: of each tensor, by name.
+        shapes: of each weight, by name.
     """
 
     config: VideoBertConfig
@@ -47,21 +49,11 @@ def read_header(path: Path) -> Header:
     """
     if not path.is_file():
         raise WeightsNotFoundError(f"there is no checkpoint {str(path)!r}; give the path of a {SUFFIX} file")
-    with path.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        text = stream.read(min(size, _MAX_HEADER_BYTES))
-    try:
-        entries = json.loads(text)
-        facts = entries.pop("__metadata__", {})
-        end = 8 + size + max(entry["data_offsets"][1] for entry in entries.values())
-        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise WeightsDamagedError(f"{path} is not a {SUFFIX} file, or it is cut short; copy it again") from None
-    if path.stat().st_size != end:
-        raise WeightsDamagedError(f"{path} must have {end} bytes, got {path.stat().st_size}; copy it again")
+    facts, tensors = read_safetensors_header(path)
     if facts.get("format") != FORMAT:
         raise WeightsDamagedError(f"{path} must have the format {FORMAT!r}, got {facts.get('format')!r}")
     try:
+        shapes = {name: entry.shape for name, entry in tensors.items() if not name.endswith(_SCALES)}
         return Header(VideoBertConfig.from_dict(json.loads(facts["config"])), json.loads(facts["base"]), shapes)
     except (ModelError, ValueError, KeyError, TypeError) as error:
         raise WeightsDamagedError(f"{path} holds settings that this version cannot read: {error}") from error
@@ -76,13 +68,11 @@ def save_checkpoint(model: nn.Module, config: VideoBertConfig, base: Mapping[str
         base: SHA-256 of each pretrained file under it, by role.
         path: ends in ".safetensors".
     """
-    from safetensors.torch import save_file
-
-    tensors = {
-        name: weight.detach().cpu().half().contiguous() for name, weight in trained_weights(model, config).items()
-    }
+    tensors: dict[str, Tensor] = {}
+    for name, weight in trained_weights(model, config).items():
+        tensors |= _stored(name, weight.detach().cpu(), config)
     facts = {"format": FORMAT, "config": json.dumps(config.to_dict()), "base": json.dumps(dict(base))}
-    save_file(tensors, path, metadata=facts)
+    write_safetensors(tensors, path, facts)
 
 
 def load_checkpoint(module: nn.Module, config: VideoBertConfig, path: Path, prefix: str = "") -> None:
@@ -101,6 +91,8 @@ def load_checkpoint(module: nn.Module, config: VideoBertConfig, path: Path, pref
     import torch
     from safetensors import safe_open
 
+    from model.int8 import dequantize_rows
+
     shapes = {name: shape for name, shape in read_header(path).shapes.items() if name.startswith(prefix)}
     weights = trained_weights(module, config, prefix)
     _check_names(path, expected=set(weights), found=set(shapes))
@@ -109,13 +101,36 @@ def load_checkpoint(module: nn.Module, config: VideoBertConfig, path: Path, pref
             raise WeightsDamagedError(f"{path}: {name} must be {list(weight.shape)}, got {list(shapes[name])}")
     with safe_open(path, framework="pt") as file, torch.no_grad():
         for name, weight in weights.items():
-            weight.copy_(file.get_tensor(name))
+            stored = file.get_tensor(name)
+            weight.copy_(dequantize_rows(stored, _scales(path, file, name)) if stored.dtype == torch.int8 else stored)
+
+
+def _stored(name: str, weight: Tensor, config: VideoBertConfig) -> dict[str, Tensor]:
+    """The tensors of a file that hold a weight."""
+    from model.int8 import is_stored_as_int8, quantize_rows
+
+    if is_stored_as_int8(name, weight, config):
+        codes, scales = quantize_rows(weight)
+        return {name: codes.contiguous(), name + _SCALES: scales}
+    is_statistic = name.endswith(_STATISTICS)  # for which half precision has no room
+    return {name: (weight.float() if is_statistic else weight.half()).contiguous()}
+
+
+def _scales(path: Path, file: Any, name: str) -> Tensor:
+    if name + _SCALES not in file.keys():  # noqa: SIM118 - it is no dictionary
+        raise WeightsDamagedError(f"{path}: {name} is int8, and its scales are missing; write the checkpoint again")
+    scales: Tensor = file.get_tensor(name + _SCALES)
+    return scales
 
 
 def trained_weights(module: nn.Module, config: VideoBertConfig, prefix: str = "") -> dict[str, Tensor]:
-    """The weights of `module` that training changes, by their names in the whole model."""
+    """The weights of `module` that a checkpoint brings, by their names in the whole model."""
     named = {prefix + name: weight for name, weight in module.named_parameters()}
-    return {name: weight for name, weight in named.items() if name.startswith(tuple(config.trained))}
+    statistics = {prefix + name: values for name, values in module.named_buffers() if values.is_floating_point()}
+    whole = tuple(f"{part}." for part in ("frame_encoder", "text_encoder") if config.brings_whole(part))
+    return {name: weight for name, weight in named.items() if name.startswith(tuple(config.trained))} | {
+        name: values for name, values in statistics.items() if name.startswith(whole)
+    }
 
 
 def _check_names(path: Path, expected: set[str], found: set[str]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from model.conse import mean_over_frames
 from model.errors import InputError, WeightsDamagedError, WeightsNotFoundError
 from model.heads import ClassificationHead
+from model.safetensors_file import write_safetensors
 
 FORMAT = "videobert-head-1"
 NONE_OF_THESE = "none of these"
@@ -97,8 +98,6 @@ class Classifier(nn.Module):
 
 def save_classifier(classifier: Classifier, path: Path) -> None:
     """Write it to a .safetensors file."""
-    from safetensors.torch import save_file
-
     facts = {
         "format": FORMAT,
         "labels": json.dumps(classifier.labels, ensure_ascii=False),
@@ -106,7 +105,7 @@ def save_classifier(classifier: Classifier, path: Path) -> None:
         "frames_fingerprint": classifier.frames_fingerprint,
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
-    save_file(tensors, path, metadata=facts)
+    write_safetensors(tensors, path, facts)
 
 
 def load_classifier(path: Path) -> Classifier:

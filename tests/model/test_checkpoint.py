@@ -139,3 +139,14 @@ def test_damaged_file_leaves_the_model_as_it_was(trained, path):
     with pytest.raises(WeightsDamagedError):
         load_checkpoint(trained, CONFIG, path)
     assert all(torch.equal(tensor, before[name]) for name, tensor in trained.state_dict().items())
+
+
+def test_checkpoint_of_equal_weights_is_the_same_file_and_readable_as_other_files_are(tmp_path):
+    config = replace(preset("tiny_test"), trained=("fusion.", "gate"))
+    paths = [tmp_path / f"{number}.safetensors" for number in range(8)]
+    for path in paths:
+        save_checkpoint(pretrained_model(config, {}), config, {"b": "1", "a": "2"}, path)
+    (tmp_path / "other").write_bytes(b"")
+    assert len({path.read_bytes() for path in paths}) == 1
+    assert paths[0].stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert read_header(paths[0]).base == {"a": "2", "b": "1"}

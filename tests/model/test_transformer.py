@@ -50,19 +50,65 @@ def test_attention_equals_pytorchs_when_some_tokens_are_padding(need_weights):
         assert weights is None
 
 
+def _pytorchs(ours: TransformerBlock, config: TransformerConfig) -> nn.TransformerEncoderLayer:
+    """PyTorch's layer with our weights, whose scales and shifts are made to differ so that none can be mixed up."""
+    theirs = nn.TransformerEncoderLayer(
+        config.width, config.num_heads, config.ffn_width, 0.0, "gelu", batch_first=True, norm_first=config.pre_norm
+    ).train()  # in evaluation mode it takes a fused path; dropout is 0 anyway
+    for norm in (ours.attention_norm, ours.feed_forward_norm):
+        nn.init.normal_(norm.weight, mean=1.0)
+        nn.init.normal_(norm.bias)
+    _copy_attention(ours.attention, theirs.self_attn)
+    theirs.linear1.load_state_dict(ours.feed_forward.inner.state_dict())
+    theirs.linear2.load_state_dict(ours.feed_forward.outer.state_dict())
+    theirs.norm1.load_state_dict(ours.attention_norm.state_dict())
+    theirs.norm2.load_state_dict(ours.feed_forward_norm.state_dict())
+    return theirs
+
+
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_block_equals_pytorchs_encoder_layer(pre_norm):
     config = replace(CONFIG, pre_norm=pre_norm)
     ours = TransformerBlock(config).eval()
-    theirs = nn.TransformerEncoderLayer(
-        config.width, config.num_heads, config.ffn_width, 0.0, "gelu", batch_first=True, norm_first=pre_norm
-    ).train()  # in evaluation mode it takes a fused path; dropout is 0 anyway
-    _copy_attention(ours.attention, theirs.self_attn)
-    theirs.linear1.load_state_dict(ours.feed_forward.inner.state_dict())
-    theirs.linear2.load_state_dict(ours.feed_forward.outer.state_dict())
+    theirs = _pytorchs(ours, config)
     states, mask = _padded_batch()
     expected = theirs(states, src_key_padding_mask=~mask)
     torch.testing.assert_close(ours(states, mask)[0], expected)
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_stack_equals_pytorchs_encoder_in_states_and_gradients(pre_norm):
+    config = replace(CONFIG, pre_norm=pre_norm)
+    ours = TransformerStack(config).eval()
+    layers = nn.ModuleList(_pytorchs(block, config) for block in ours.blocks)
+    final_norm = nn.LayerNorm(config.width) if pre_norm else nn.Identity()  # none after the last post-norm block
+    states, mask = _padded_batch()
+    inputs = [states.clone().requires_grad_() for _ in range(2)]
+    expected = inputs[0]
+    for layer in layers:
+        expected = layer(expected, src_key_padding_mask=~mask)
+    expected, (found, _) = final_norm(expected), ours(inputs[1], mask)
+    torch.testing.assert_close(found[mask], expected[mask])
+    weighting = torch.randn(found[mask].shape)
+    (expected[mask] * weighting).sum().backward()
+    (found[mask] * weighting).sum().backward()
+    torch.testing.assert_close(inputs[1].grad, inputs[0].grad)
+    for block, layer in zip(ours.blocks, layers, strict=True):
+        torch.testing.assert_close(block.feed_forward.inner.weight.grad, layer.linear1.weight.grad)
+        in_proj = torch.cat(
+            [part.weight.grad for part in (block.attention.query, block.attention.key, block.attention.value)]
+        )
+        torch.testing.assert_close(in_proj, layer.self_attn.in_proj_weight.grad)
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_dropout_acts_in_training_only(need_weights):
+    stack = TransformerStack(replace(CONFIG, dropout=0.3))
+    states, mask = _padded_batch()
+    first, second = (stack.train()(states, mask, need_weights)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    first, second = (stack.eval()(states, mask, need_weights)[0] for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])

@@ -1,4 +1,4 @@
-"""What stands at the front of a safetensors file: names, types and shapes of its tensors. Needs no torch.
+"""Safetensors files: what stands at their front, read without torch, and writing them whole and always alike.
 
 Source: the format's description, https://github.com/huggingface/safetensors#format.
 """
@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from model.errors import WeightsDamagedError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIX = ".safetensors"
 _MAX_HEADER_BYTES = 64 << 20
@@ -58,6 +62,30 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
     if path.stat().st_size != end:
         raise WeightsDamagedError(f"{path} must have {end} bytes, got {path.stat().st_size}; copy it again")
     return SafetensorsHeader(metadata, tensors)
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a file, whole or not at all. Equal tensors and metadata make equal files, so that they have one checksum.
+
+    The library's own `save_file` puts the metadata in any order, and makes files that only their owner can read.
+    """
+    from safetensors.torch import save
+
+    data = save(dict(tensors), metadata=dict(metadata))
+    size = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + size])
+    entries["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(len(text).to_bytes(8, "little") + text + data[8 + size :])
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def tensors_sha256(path: Path, prefix: str) -> dict[str, str]:
