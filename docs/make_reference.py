@@ -11,7 +11,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import typer.main
 
 from indexer import schema
-from indexer.cli import export, index, inspect, maintain, search, ui  # noqa: F401 - each registers its verbs
+from indexer.cli import (  # noqa: F401 - each registers its verbs
+    compress,
+    evaluate,
+    export,
+    index,
+    inspect,
+    maintain,
+    search,
+    train,
+    ui,
+)
 from indexer.cli.app import app
 from indexer.export import SCHEMA
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from model.errors import ModelError, WeightsDamagedError, WeightsNotFoundError
 from model.hub import CONFIG_FILE, checksums, read_json, require_package, tensor_entries
-from model.safetensors_header import TensorEntry, read_number
+from model.safetensors_file import TensorEntry, read_number
 
 # What stands before the colon, and which values of "model_type" it may be. Most SigLIP 2 models are of type "siglip".
 CLIP_FAMILIES: Mapping[str, tuple[str, ...]] = {

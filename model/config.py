@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from model.errors import ModelError, UnknownModelError
+from model.video_text_model import ModelSettings
 
 # Raised when the same weights and settings start to give other numbers, so that old indexes are not mixed with new.
 ALGORITHM_VERSION = 1
+PARTS = ("frames", "fusion", "text")  # of a model, as people name them
 
 
 def _require(holds: bool, text: str) -> None:
@@ -85,7 +87,7 @@ class FrameEncoderConfig:
     """A CNN over single frames.
 
     Attributes:
-        backbone: "efficientnet_lite0" or "tiny".
+        backbone: "efficientnet_lite0", "tiny", or "timm:" and the folder or hub id of a model of timm.
         frame_size_px: frames come in as squares of this side.
         num_tokens: tokens per frame (1: the globally pooled vector).
         feature_dim: numbers per token.
@@ -132,6 +134,7 @@ class VideoBertConfig:
         zero_shot_prompt: sentence into which a label is put, with one `{label}`.
         zero_shot_temperature: cosines are divided by this before the softmax.
         trained: what the names of the weights begin with that a checkpoint brings; none for a model without one.
+        quantized: of "frames", "fusion" and "text", the parts whose weights are 8-bit integers; see `model.int8`.
     """
 
     name: str
@@ -143,6 +146,7 @@ class VideoBertConfig:
     zero_shot_prompt: str = "{label}"
     zero_shot_temperature: float = 0.1
     trained: tuple[str, ...] = ()
+    quantized: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require(
@@ -154,15 +158,27 @@ class VideoBertConfig:
         _require(
             self.zero_shot_temperature > 0, f"zero_shot_temperature must be above 0, got {self.zero_shot_temperature!r}"
         )
+        _require(set(self.quantized) <= set(PARTS), f"quantized must be of {', '.join(PARTS)}, got {self.quantized!r}")
 
     @property
     def feature_shape(self) -> tuple[int, int]:
         """(tokens per frame, numbers per token) of the frame features."""
         return (self.frames.num_tokens, self.frames.feature_dim)
 
+    @property
+    def frame_size_px(self) -> int:
+        return self.frames.frame_size_px
+
+    def brings_whole(self, part: str) -> bool:
+        """Whether a checkpoint brings all of "frame_encoder" or "text_encoder", so that no other file of it is read."""
+        return f"{part}." in self.trained
+
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as JSON can hold."""
-        return asdict(self)
+        values = asdict(self)
+        if not self.quantized:  # so that models without it keep their fingerprint
+            del values["quantized"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VideoBertConfig:
@@ -178,17 +194,21 @@ class VideoBertConfig:
         parts["fusion"] = FusionConfig(**fusion | {"transformer": TransformerConfig(**fusion["transformer"])})
         parts["frames"] = FrameEncoderConfig(**parts["frames"])
         parts["trained"] = tuple(parts["trained"])
+        parts["quantized"] = tuple(parts.get("quantized", ()))
         return cls(**parts)
 
 
-def fingerprint(config: VideoBertConfig, checksums: Mapping[str, str]) -> str:
+def fingerprint(config: ModelSettings, checksums: Mapping[str, str]) -> str:
     """Name of what a model computes: 32 hex digits, the same on every machine.
 
     Args:
-        config: the settings.
+        config: the settings. Where the files of a backbone lie does not count: a folder may move.
         checksums: SHA-256 of each weights file in use, by its role.
     """
-    facts = {"algorithm": ALGORITHM_VERSION, "config": config.to_dict(), "weights": dict(checksums)}
+    settings = config.to_dict()
+    if "frames" in settings:
+        settings["frames"]["backbone"] = settings["frames"]["backbone"].partition(":")[0]
+    facts = {"algorithm": ALGORITHM_VERSION, "config": settings, "weights": dict(checksums)}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -251,6 +271,8 @@ def tiny_test() -> VideoBertConfig:
     )
 
 
+# What else a model may be called; `model.weights` takes them apart.
+OTHER_FORMS = ("CHECKPOINT.safetensors", "clip:ID_OR_FOLDER", "siglip:...", "siglip2:...", "timm:...")
 PRESETS: dict[str, Callable[[], VideoBertConfig]] = {"mini": mini, "mini-zero": mini_zero, "tiny_test": tiny_test}
 
 
@@ -261,5 +283,5 @@ def preset(name: str) -> VideoBertConfig:
         UnknownModelError: there is none; the text lists those there are.
     """
     if name not in PRESETS:
-        raise UnknownModelError(f"the model must be one of {', '.join(PRESETS)}, got {name!r}")
+        raise UnknownModelError(f"the model must be one of {', '.join([*PRESETS, *OTHER_FORMS])}, got {name!r}")
     return PRESETS[name]()

@@ -19,7 +19,7 @@ from model.errors import ModelError, WeightsDamagedError
 from model.hub import find_folder
 from model.pretrained import base_checksums, require_backbones
 from model.pretrained_files import WEIGHTS_DIR_VARIABLE, WEIGHTS_FILES, file_sha256, verified_path
-from model.safetensors_header import SUFFIX, tensors_sha256
+from model.safetensors_file import SUFFIX, tensors_sha256
 from model.timm_files import TIMM, timm_config
 
 

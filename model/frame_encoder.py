@@ -1,5 +1,7 @@
 """Pixels to frame features and class probabilities: EfficientNet-Lite0, and a tiny stand-in for tests.
 
+Networks of timm are in `model.timm_encoder`.
+
 Shapes: N frames, S = frame side in pixels, K tokens per frame, D numbers per token, C classes.
 Frames are uint8 [N, S, S, 3], RGB, and normalised inside, so that one graph holds everything from pixels to features.
 
@@ -18,6 +20,7 @@ from torch.nn import functional as F
 
 from model.config import FrameEncoderConfig
 from model.errors import WeightsDamagedError
+from model.timm_encoder import TimmFrameEncoder
 
 # (repeats, kernel, stride of the first, expansion, channels out), EfficientNet paper, table 1.
 _STAGES = (
@@ -36,19 +39,33 @@ class SameConv2d(nn.Conv2d):
     """Convolution without bias, padded as TensorFlow's "SAME": where the padding is odd, right and bottom get more.
 
     The weights were trained so. PyTorch's symmetric padding shifts every strided layer by a pixel.
+
+    Attributes:
+        input_range: float [2], lowest and highest number that the input is rounded to, in 255 steps; None: it is not.
     """
+
+    input_range: Tensor | None
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(channels_in, channels_out, kernel, stride, groups=groups, bias=False)
+        self.register_buffer("input_range", None)
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, Cin, H, W] -> [N, Cout, H / stride, W / stride]; H and W must be multiples of the stride."""
         # ceil(n / s) outputs need (ceil(n / s) - 1) * s + k - n more pixels, which is k - s where s divides n.
+        if self.input_range is not None:
+            input = _rounded(input, *self.input_range)
         total = self.kernel_size[0] - self.stride[0]
         before, after = total // 2, total - total // 2
         if before == after:
             return F.conv2d(input, self.weight, None, self.stride, before, self.dilation, self.groups)
         return super().forward(F.pad(input, (before, after, before, after)))
+
+
+def _rounded(states: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Each number to the nearest of 256 from `low` to `high`: what 8-bit integers can hold."""
+    step = (high - low) / 255
+    return ((states.clamp(low, high) - low) / step).round() * step + low
 
 
 def _conv_norm(channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -149,7 +166,7 @@ class TinyFrameEncoder(nn.Module):
         self.classifier.weight.copy_((torch.linalg.pinv(features.double()) * 10).T)
 
 
-FrameEncoder = EfficientNetLite0 | TinyFrameEncoder
+FrameEncoder = EfficientNetLite0 | TinyFrameEncoder | TimmFrameEncoder
 
 
 def load_efficientnet_weights(encoder: EfficientNetLite0, tensors: Mapping[str, Tensor]) -> None:

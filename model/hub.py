@@ -15,7 +15,7 @@ from pathlib import Path
 
 from model.errors import ModelError, WeightsDamagedError, WeightsNotFoundError
 from model.pretrained_files import WEIGHTS_DIR_VARIABLE, file_sha256
-from model.safetensors_header import SUFFIX, TensorEntry, read_safetensors_header
+from model.safetensors_file import SUFFIX, TensorEntry, read_safetensors_header
 
 CONFIG_FILE = "config.json"
 _WEIGHTS_FILE = f"model{SUFFIX}"

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import TextEncoderConfig
-from model.errors import InputError, WeightsDamagedError
+from model.errors import WeightsDamagedError
+from model.inputs import check_strings
 from model.tokenizer import Tokenizer
 from model.transformer import TransformerStack
 
@@ -103,9 +104,7 @@ class TextEncoder(nn.Module):
         Raises:
             InputError: `texts` is one string, or holds something else than strings.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise InputError(f"texts must be a sequence of strings, got {texts!r:.80}")
-        token_ids = self.tokenizer.encode_batch(list(texts))
+        token_ids = self.tokenizer.encode_batch(check_strings(texts))
         by_length = sorted(range(len(token_ids)), key=lambda i: len(token_ids[i]))  # little padding in each batch
         embeddings = torch.empty(len(texts), self.config.transformer.width, device=self.device)
         for start in range(0, len(by_length), _TEXTS_PER_BATCH):

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,11 +17,10 @@ from model.conse import conse_embedding, mean_over_frames
 from model.errors import InputError
 from model.frame_encoder import FrameEncoder
 from model.fusion import FusionTower
+from model.inputs import Array, VideoInputs, check_embeddings, check_features, check_frames, check_videos
 from model.labels import Labels
 from model.runtime import FrameRuntime, TorchRuntime
 from model.text_encoder import TextEncoder, TokenStates
-
-Array = Tensor | NDArray[np.generic]
 
 _VIDEOS_PER_BATCH = 64
 
@@ -59,7 +56,7 @@ class VideoBert(nn.Module):
         self.config = config
         self.embedding_dim = config.embedding_dim
         self.feature_shape = config.feature_shape
-        self.frame_size_px = config.frames.frame_size_px
+        self.frame_size_px = config.frame_size_px
         self.label_names = list(labels.names)
         self.text_encoder = text_encoder
         self.frame_encoder = frame_encoder
@@ -90,13 +87,7 @@ class VideoBert(nn.Module):
         Raises:
             InputError: another shape or dtype.
         """
-        frames = _tensor(frames)
-        side = self.frame_size_px
-        if frames.dtype != torch.uint8 or frames.ndim != 4 or tuple(frames.shape[1:]) != (side, side, 3):
-            raise InputError(
-                f"frames must be uint8 [N, {side}, {side}, 3], got {_dtype(frames)} {list(frames.shape)}; "
-                "resize them first"
-            )
+        frames = check_frames(frames, self.frame_size_px)
         if len(frames) == 0:
             return torch.empty(0, *self.feature_shape, device=self.device)
         return self.runtime(frames).to(self.device)
@@ -131,14 +122,10 @@ class VideoBert(nn.Module):
         Raises:
             InputError: shapes or lengths disagree, or an item has neither frames nor text.
         """
-        features, frame_mask = self._check_features(features, frame_mask)
-        times_s = _tensor(frame_times_s).to(self.device, torch.float32)
-        if times_s.shape != frame_mask.shape:
-            raise InputError(f"frame_times_s must be {list(frame_mask.shape)} as frame_mask, got {list(times_s.shape)}")
-        known = self._check_texts(texts, frame_mask)
-        batches = [slice(start, start + _VIDEOS_PER_BATCH) for start in range(0, len(features), _VIDEOS_PER_BATCH)]
+        videos = check_videos(features, frame_mask, frame_times_s, texts, self.feature_shape, self.device)
+        starts = range(0, len(videos.features), _VIDEOS_PER_BATCH)
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-            encoded = [self._encode_batch(features[b], frame_mask[b], times_s[b], known[b]) for b in batches]
+            encoded = [self._encode_batch(videos, slice(start, start + _VIDEOS_PER_BATCH)) for start in starts]
         return torch.cat(encoded) if encoded else torch.empty(0, self.embedding_dim, device=self.device)
 
     def classify(self, features: Array, frame_mask: Array) -> Tensor:
@@ -154,7 +141,7 @@ class VideoBert(nn.Module):
         Raises:
             InputError: shapes disagree.
         """
-        features, frame_mask = self._check_features(features, frame_mask)
+        features, frame_mask = check_features(features, frame_mask, self.feature_shape, self.device)
         with torch.no_grad():
             return mean_over_frames(self.frame_encoder.classify(features), frame_mask)
 
@@ -174,14 +161,14 @@ class VideoBert(nn.Module):
         """
         if not labels:
             raise InputError("labels must name at least one label, got none")
-        videos = _tensor(video_embeddings).to(self.device, torch.float32)
-        if videos.ndim != 2 or videos.shape[1] != self.embedding_dim:
-            raise InputError(f"video_embeddings must be [B, {self.embedding_dim}], got {list(videos.shape)}")
+        videos = check_embeddings(video_embeddings, self.embedding_dim, self.device)
         prompts = self.encode_text([self.config.zero_shot_prompt.format(label=label) for label in labels])
         return (videos @ prompts.T / self.config.zero_shot_temperature).softmax(dim=1)
 
-    def _encode_batch(self, features: Tensor, frame_mask: Tensor, times_s: Tensor, texts: list[str]) -> Tensor:
-        return self.fuse(self._text_states(texts), features, frame_mask, times_s)
+    def _encode_batch(self, videos: VideoInputs, b: slice) -> Tensor:
+        return self.fuse(
+            self._text_states(videos.texts[b]), videos.features[b], videos.frame_mask[b], videos.times_s[b]
+        )
 
     def fuse(self, tokens: TokenStates, features: Tensor, frame_mask: Tensor, frame_times_s: Tensor) -> Tensor:
         """Token states (none for a video without text) and frame features to vectors, for training: keeps gradients.
@@ -227,33 +214,3 @@ class VideoBert(nn.Module):
         mask = some.mask.new_zeros(len(texts), some.mask.shape[1])
         index = torch.tensor(rows, device=self.device)
         return TokenStates(states.index_copy(0, index, some.states), mask.index_copy(0, index, some.mask))
-
-    def _check_features(self, features: Array, frame_mask: Array) -> tuple[Tensor, Tensor]:
-        features, mask = _tensor(features), _tensor(frame_mask)
-        if features.ndim != 4 or tuple(features.shape[2:]) != self.feature_shape:
-            raise InputError(f"features must be [B, T, *{list(self.feature_shape)}], got {list(features.shape)}")
-        if mask.dtype != torch.bool or mask.shape != features.shape[:2]:
-            raise InputError(
-                f"frame_mask must be bool {list(features.shape[:2])}, got {_dtype(mask)} {list(mask.shape)}"
-            )
-        return features.to(self.device, torch.float32), mask.to(self.device)
-
-    def _check_texts(self, texts: Sequence[str | None] | None, frame_mask: Tensor) -> list[str]:
-        known = [(text or "").strip() for text in (texts if texts is not None else [None] * len(frame_mask))]
-        if len(known) != len(frame_mask):
-            raise InputError(f"texts must hold one text (or None) a video, {len(frame_mask)}, got {len(known)}")
-        for item, (text, has_frames) in enumerate(zip(known, frame_mask.any(dim=1).tolist(), strict=True)):
-            if not text and not has_frames:
-                raise InputError(f"each item needs a frame or a text, item {item} has neither")
-        return known
-
-
-def _tensor(values: Array) -> Tensor:
-    """Shares memory where it can; PyTorch knows no read-only memory, such as Ray's and Arrow's, so that is copied."""
-    if isinstance(values, np.ndarray) and not values.flags.writeable:
-        values = values.copy()
-    return torch.as_tensor(values)
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

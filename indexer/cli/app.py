@@ -32,7 +32,18 @@ def _options(
 
 def main() -> None:
     """Entry point of `videobert` and `python -m indexer`."""
-    from indexer.cli import export, index, inspect, maintain, search, ui  # noqa: F401 - each registers its verbs
+    from indexer.cli import (  # noqa: F401 - each registers its verbs
+        compress,
+        evaluate,
+        export,
+        index,
+        inspect,
+        maintain,
+        refresh,
+        search,
+        train,
+        ui,
+    )
 
     # Typer's own handling would print several lines and, for errors of ours, a traceback.
     console.run(lambda: app(standalone_mode=False), debug="--debug" in sys.argv)

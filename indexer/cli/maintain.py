@@ -92,12 +92,12 @@ def _uris(videos: Sequence[str], known: Collection[str], index: str) -> list[str
     Raises:
         UsageError: one is not in the ledger.
     """
-    from indexer.ingest.paths import local_path, path_to_uri
+    from indexer.ingest.paths import path_to_uri, source_path
 
     uris = []
     for video in videos:
         try:
-            uri = video if video in known else path_to_uri(local_path(video))
+            uri = video if video in known else path_to_uri(source_path(video))
         except SourceError:
             uri = video  # a URI that is no path of ours
         if uri not in known:

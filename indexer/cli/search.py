@@ -56,27 +56,47 @@ def classify(
     target: str = typer.Argument(
         metavar="INDEX|VIDEO", help="Folder of an index, or a video file.", show_default=False
     ),
-    labels: str = typer.Option(..., help="Labels to choose from, separated by commas.", show_default=False),
-    model: str = typer.Option("mini", help="Model preset, for a video file."),
+    labels: str | None = typer.Option(None, help="Labels to choose from, separated by commas.", show_default=False),
+    head: str | None = typer.Option(
+        None, metavar="FILE", help="Head that `videobert train` wrote, instead of --labels.", show_default=False
+    ),
+    model: str = typer.Option("mini", help=f"{console.MODEL_HELP} For a video file."),
     json: bool = console.JsonOption,
 ) -> None:
-    """Score every moment against any list of labels, without training."""
-    from indexer.query.inputs import check_labels
-
-    names = check_labels(labels.split(","))
-    if Path(target).is_file():
-        from indexer.query.single_video import classify_video
-
-        classified = classify_video(target, names, model)
-    else:
-        from indexer import VideoIndex
-
-        classified = VideoIndex.open(target).classify(names)
+    """Score every moment against any list of labels, without training; none of these is a possible answer."""
+    if (labels is None) == (head is None):
+        raise UsageError('give either --labels "cooking,surfing" or --head FILE')
+    classified = _by_head(target, head, model) if head is not None else _by_labels(target, labels or "", model)
     if json:
         for moment in classified:
             console.print_json(moment.to_dict())
     else:
         _print_classified(classified)
+
+
+def _by_labels(target: str, labels: str, model: str) -> list[ClassifiedMoment]:
+    from indexer.query.inputs import check_labels
+    from indexer.storage import location
+
+    names = check_labels(labels.split(","))
+    if location(target).is_file():
+        from indexer.query.single_video import classify_video
+
+        return classify_video(target, names, model)
+    from indexer import VideoIndex
+
+    return VideoIndex.open(target).classify(names)
+
+
+def _by_head(target: str, head: str, model: str) -> list[ClassifiedMoment]:
+    from indexer.query.heads import classify_index, classify_video_by_head
+    from indexer.storage import location
+
+    if location(target).is_file():
+        return classify_video_by_head(target, head, model)
+    from indexer import VideoIndex
+
+    return classify_index(VideoIndex.open(target), head)
 
 
 def _read_lines(path: str) -> list[str]:
@@ -117,7 +137,7 @@ def _print_classified(moments: Sequence[ClassifiedMoment]) -> None:
         [
             _short(moment.video),
             f"{console.clock(moment.start_s)}–{console.clock(moment.end_s)}",
-            ", ".join(f"{label.label} {label.score:.0%}" for label in moment.labels[:3]),
+            ", ".join(f"{label.label} {label.score:.0%}" for label in moment.ranked[:4]),
         ]
         for moment in moments
     )

@@ -14,7 +14,7 @@ from indexer.training.items import Items
 from indexer.training.job import Job
 from indexer.training.monitor import TENSORBOARD, write_json
 from indexer.training.records import Problem
-from model.safetensors_header import SUFFIX
+from model.safetensors_file import SUFFIX
 from model.training_state import STATE_FILE
 
 PROBLEMS_FILE = "left_out.tsv"
