@@ -19,6 +19,9 @@ from indexer.storage import Location, location
 from indexer.store.index import IndexStore
 from model.weights import canonical_name, frames_fingerprint, model_facts, require_weights
 
+# Some ten seconds of work on one core: what starting Ray takes.
+_HANDFUL_VIDEOS, _HANDFUL_BYTES = 8, 32 << 20
+
 __all__ = ["Progress", "RunSummary", "files_to_encode", "index_videos", "plan_run", "retry_videos"]
 
 
@@ -48,7 +51,7 @@ def index_videos(
     model: str | None = None,
     sampling: SamplingConfig,
     run: RunConfig,
-    in_process: bool = False,
+    in_process: bool | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> RunSummary:
     """Brings an index up to date with its sources.
@@ -60,7 +63,8 @@ def index_videos(
             the default for a new one.
         sampling: frames and moments; likewise.
         run: how to carry it out.
-        in_process: encode one video after the other in this process, without Ray. The rows are the same.
+        in_process: encode one video after the other in this process, without Ray. The rows are the same. None: where
+            Ray would take longer to start than the work itself, and nobody asked for workers, a cluster or a GPU.
         on_progress: called about once a second, from this thread.
 
     Raises:
@@ -86,7 +90,7 @@ def retry_videos(
     *,
     stage: str | None = None,
     run: RunConfig,
-    in_process: bool = False,
+    in_process: bool | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> RunSummary:
     """Indexes the failed videos of the ledger again, wherever they lie, with the settings of the index.
@@ -134,7 +138,7 @@ def _model_of(path: str | Location) -> str:
         return DEFAULT_MODEL
 
 
-def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool) -> RunSummary:
+def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | None) -> RunSummary:
     """Brings in a list of files, wherever it comes from, and builds the vectors."""
     store, run = recorder.store, recorder.run
     todo = [recorder.work_item(file) for file in files]
@@ -146,12 +150,21 @@ def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool) ->
             decode_timeout_s=run.decode_timeout_s,
         )
         recorder.start(len(todo))
-        recorder.consume(_encode_here(todo, settings) if in_process else _encode_on_ray(todo, settings, run))
+        if in_process or (in_process is None and _is_handful(files, run)):
+            recorder.consume(_encode_here(todo, settings), phase="encoding in this process")
+        else:
+            recorder.consume(_encode_on_ray(todo, settings, run))
     recorder.prune_rest()
     recorder.report("building vectors")
     store.build_vectors()
     recorder.report("done")
     return recorder.summary
+
+
+def _is_handful(files: Sequence[VideoFile], run: RunConfig) -> bool:
+    is_free = run.address is None and run.num_workers is None and run.device != "cuda"
+    is_small = len(files) <= _HANDFUL_VIDEOS and sum(file.size_bytes for file in files) <= _HANDFUL_BYTES
+    return is_free and is_small
 
 
 def _encode_here(items: Sequence[WorkItem], settings: EncoderSettings) -> Iterator[BatchResult]:

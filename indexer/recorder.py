@@ -57,7 +57,7 @@ class Progress:
     """Where a run is.
 
     Attributes:
-        phase: "starting", "encoding" or "building vectors".
+        phase: "starting", "encoding", "encoding in this process", "building vectors" or "done".
         total: videos to encode in this run.
         summary: what has been done so far.
     """
@@ -165,18 +165,23 @@ class Recorder:
         self.summary.wall_s = time.monotonic() - self._started
         self._on_progress(Progress(phase=phase, total=self._total, summary=self.summary))
 
-    def consume(self, results: Iterator[BatchResult]) -> None:
-        """Commits results as they arrive; what has arrived when the run is interrupted is committed too."""
-        phase = "starting"
+    def consume(self, results: Iterator[BatchResult], phase: str = "encoding") -> None:
+        """Commits results as they arrive; what has arrived when the run is interrupted is committed too.
+
+        Args:
+            results: of the batches.
+            phase: what to report once the first has arrived.
+        """
+        now = "starting"
         try:
             for result in _with_ticks(results):
                 if result is not None:
-                    phase = "encoding"
+                    now = phase
                     self._count(result)
                     self._pending.append(result)
                 if time.monotonic() - self._last_commit >= self.run.commit_interval_s:
                     self._commit()
-                self.report(phase)
+                self.report(now)
         finally:
             self._commit()
 

@@ -54,7 +54,8 @@ def index(
 ) -> int:
     """Index videos: new ones are added, changed ones replaced, unchanged ones skipped.
 
-    A run that was stopped or killed goes on where it was when the same command is run again.
+    A run that was stopped or killed goes on where it was when the same command is run again. Ray encodes the videos; a
+    handful of short ones is encoded by this process, which is done before Ray would have started.
     """
     from indexer.pipeline import RunSummary, files_to_encode, index_videos, plan_run
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer import schema
+from indexer import pipeline, schema
 from indexer.config import RunConfig, SamplingConfig
 from indexer.errors import IndexSettingsError, SourceError, StorageError, WorkerError
 from indexer.pipeline import index_videos
@@ -247,3 +247,22 @@ def test_a_worker_that_cannot_write_stops_the_run_and_leaves_nothing_half_writte
 def test_an_address_where_nothing_answers_is_reported_at_once(videos, run_index, address):
     with pytest.raises(WorkerError, match="nothing answers at the Ray address"):
         run_index(videos, on_ray=True, address=address)
+
+
+@pytest.mark.parametrize(
+    ("num_videos", "options", "on_ray"),
+    [(8, {}, False), (9, {}, True), (1, {"num_workers": 1}, True), (1, {"device": "cuda"}, True)],
+)
+def test_handful_of_videos_is_encoded_in_this_process(tmp_path, synthetic, monkeypatch, num_videos, options, on_ray):
+    for number in range(num_videos):
+        synthetic.write(f"few/{number}.mp4", range(0, 200, 100))
+    asked = []
+
+    def encode_on_ray(items, settings, run):
+        asked.append(len(items))
+        yield from pipeline._encode_here(items, settings)
+
+    monkeypatch.setattr(pipeline, "_encode_on_ray", encode_on_ray)
+    settings = {"model": "tiny_test", "sampling": SamplingConfig(), "run": RunConfig(**options)}
+    assert index_videos([str(synthetic.folder / "few")], tmp_path / "index", **settings).indexed == num_videos
+    assert asked == ([num_videos] if on_ray else [])

@@ -17,14 +17,10 @@ ROOT = Path(__file__).parents[3]
 # The process stops itself at its second report of a finished batch, as `kill PID` would.
 DRIVER = """
 import os, signal, sys
-import indexer.pipeline
-from indexer.batches import BatchEncoder
 from indexer.cli.app import main
 from indexer.recorder import Recorder
 
-on_ray, signal_number = sys.argv.pop(1) == "ray", int(sys.argv.pop(1))
-if not on_ray:
-    indexer.pipeline._encode_on_ray = lambda items, settings, run: indexer.pipeline._encode_here(items, settings)
+signal_number = int(sys.argv.pop(1))
 real, batches = Recorder._count, 0
 
 def count(self, result):
@@ -39,17 +35,17 @@ main()
 """
 
 
-ON_RAY = pytest.param("ray", marks=pytest.mark.slow)
+ON_RAY = pytest.param(["--workers", "2"], marks=pytest.mark.slow, id="ray")
 
 
-@pytest.mark.parametrize("how", ["here", ON_RAY])
+@pytest.mark.parametrize("how", [pytest.param([], id="here"), ON_RAY])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_run_commits_what_has_arrived_and_the_next_goes_on(videos, synthetic, run_index, tmp_path, how, number):
     for i in range(4):
         synthetic.write(f"videos/more{i}.mp4", range(0, 1_000, 100))
-    arguments = ["index", str(videos), "--into", str(tmp_path / "index"), "--model", "tiny_test", "--json"]
+    arguments = ["index", str(videos), "--into", str(tmp_path / "index"), "--model", "tiny_test", "--json", *how]
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, how, str(int(number)), *arguments],
+        [sys.executable, "-c", DRIVER, str(int(number)), *arguments],
         cwd=ROOT,
         env=os.environ | {"RAY_AUTH_MODE": "disabled"},
         capture_output=True,
