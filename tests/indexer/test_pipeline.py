@@ -254,6 +254,7 @@ def test_an_address_where_nothing_answers_is_reported_at_once(videos, run_index,
     [(8, {}, False), (9, {}, True), (1, {"num_workers": 1}, True), (1, {"device": "cuda"}, True)],
 )
 def test_handful_of_videos_is_encoded_in_this_process(tmp_path, synthetic, monkeypatch, num_videos, options, on_ray):
+    (synthetic.folder / "few").mkdir()
     for number in range(num_videos):
         synthetic.write(f"few/{number}.mp4", range(0, 200, 100))
     asked = []
