@@ -108,7 +108,7 @@ def test_one_label_alone_is_refused(evaluate):
 
 
 def test_a_head_is_measured_beside_the_zero_shot_labels(evaluate, colour_index, tmp_path):
-    head = save_head(tmp_path / "head.safetensors", colour_index.snapshot.config.model_fingerprint, colour_index)
+    head = save_head(tmp_path / "head.safetensors", colour_index.snapshot.config.frames_fingerprint, colour_index)
     evaluation = evaluate("video\tlabel\nred.mp4\tred\nblue.mp4\tblue\nmixed.mp4\tgrey\n", head=str(head))
     rows = {row.label: row for row in evaluation.classes[TRAINED]}
     assert (rows["red"].recall, rows["blue"].recall) == (1.0, 1.0)
@@ -118,9 +118,9 @@ def test_a_head_is_measured_beside_the_zero_shot_labels(evaluate, colour_index, 
 
 def test_a_head_of_another_model_or_other_labels_is_refused(evaluate, colour_index, tmp_path):
     labels = "video\tlabel\nred.mp4\tred\nblue.mp4\tblue\n"
-    with pytest.raises(IndexSettingsError, match="fingerprint 000000000000"):
+    with pytest.raises(IndexSettingsError, match="trained on the frame features of another model"):
         evaluate(labels, head=str(save_head(tmp_path / "other.safetensors", "0" * 32, colour_index)))
-    head = save_head(tmp_path / "head.safetensors", colour_index.snapshot.config.model_fingerprint, colour_index)
+    head = save_head(tmp_path / "head.safetensors", colour_index.snapshot.config.frames_fingerprint, colour_index)
     with pytest.raises(UsageError, match="knows none of the labels"):
         evaluate("video\tlabel\nred.mp4\tx\nblue.mp4\ty\n", head=str(head))
     with pytest.raises(UsageError, match="has no labels to measure the head on"):
@@ -139,7 +139,7 @@ def save_head(path, fingerprint, index):
     means = [
         np.frombuffer(row["frame_features"], "<f2").reshape(-1, 32).astype(np.float32).mean(axis=0) for row in table
     ]
-    classifier = Classifier(["red", "blue"], 32, multi_label=False, model_fingerprint=fingerprint)
+    classifier = Classifier(["red", "blue"], 32, multi_label=False, frames_fingerprint=fingerprint)
     with torch.no_grad():
         towards = torch.from_numpy(means[names.index("red.mp4")] - means[names.index("blue.mp4")])
         middle = torch.from_numpy(means[names.index("red.mp4")] + means[names.index("blue.mp4")]) / 2
