@@ -26,8 +26,8 @@ from model.text_encoder import TokenStates
 from model.transformer import TransformerStack, sinusoidal_encoding
 
 _INIT_STD = 0.02  # BERT's
-_HEAD_DROPOUT = 0.5
-_START_AT_ZERO = ("frame_head.5.weight",)
+_HEAD_DROPOUT = 0.6
+_START_AT_ZERO = ("frame_head.5.weight", "output.weight")  # beside a frame head, both join in slowly
 _LAYER_NORMS = ("projection.0.weight", "frame_head.0.weight")
 _CLS, _SWITCH, _SEP = 0, 1, 2  # rows of the special tokens; _SWITCH is the paper's [>]
 _TEXT, _VIDEO = 0, 1  # rows of the modality embeddings
@@ -98,6 +98,11 @@ class FusionTower(nn.Module):
         states, attention = self.stack(states, mask, need_weights)
         return FusionOutput(self.output(states[:, _CLS]), states, mask, attention)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the stack adds nothing, whatever it is given: its output layer is still at zero."""
+        return not (self.output.weight.any() or self.output.bias.any())
+
     def of_mean_frame(self, features: Tensor, frame_mask: Tensor) -> Tensor:
         """What the frame head says, of a tower that has one: features [B, T, K, D] -> [B, E]; zeros without frames."""
         assert self.frame_head is not None
@@ -124,8 +129,9 @@ class FusionTower(nn.Module):
 
     def _initialise(self, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
+        at_zero = _START_AT_ZERO if self.frame_head is not None else ()
         for name, parameter in self.named_parameters():
-            if name.endswith("bias") or name in _START_AT_ZERO:
+            if name.endswith("bias") or name in at_zero:
                 nn.init.zeros_(parameter)
             elif "norm" not in name and not name.endswith(_LAYER_NORMS):  # whose scales stay 1
                 nn.init.normal_(parameter, std=_INIT_STD, generator=generator)

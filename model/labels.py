@@ -83,7 +83,7 @@ def _main() -> None:
     from model.weights import load_text_encoder
 
     descriptions = [description for _, description in imagenet_classes()]
-    write_label_embeddings(load_text_encoder("mini"), descriptions, DATA_DIR / EMBEDDINGS_FILE)
+    write_label_embeddings(load_text_encoder("mini-zero"), descriptions, DATA_DIR / EMBEDDINGS_FILE)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ _MINI = WeightsFile(
     package="model",
     distribution="videobert-search",
     path="data/mini.safetensors",
-    sha256="26cd6959e6a06aff19ba6201a9ac36eaaa3a81ccaab372b48a9d4af4313bcc44",
+    sha256="a142069b250ddb601b801cdd84cc1941f71ea2695a2883c877e1ea1ccbc2978d",
 )
 BASE_FILES: Mapping[str, WeightsFile] = {"text": TEXT, "tokenizer": TOKENIZER, "frames": FRAMES, "labels": LABELS}
 WEIGHTS_FILES: Mapping[str, Mapping[str, WeightsFile]] = {

@@ -190,6 +190,8 @@ class VideoBert(nn.Module):
             anchor = video + torch.where(has_frames, self._agreement(video, text), 1.0) * text
             if not tokens.mask.any():
                 return anchor
+            if not self.training and self.fusion.is_silent:
+                return F.normalize(anchor, dim=1)
             has_frames = has_frames & tokens.mask.any(dim=1, keepdim=True)
         residual = self.fusion(tokens, features, frame_mask, frame_times_s).residual
         return F.normalize(anchor + self.gate * residual * has_frames, dim=1)

@@ -1,30 +1,55 @@
-"""What the frozen first layers make of every view and caption, computed once and kept in half precision.
+"""What the frozen layers make of every view and caption, computed once.
 
-Shapes: N photographs, V views of each, A x 7 x 7 activations where the frozen part of the CNN ends, L tokens, E numbers
-a token, D numbers a frame's features.
+Shapes: N photographs or texts, A activations at each of the 49 places where the frozen part of the CNN ends, E numbers
+of a sentence embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import openvino as ov
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.frame_encoder import EfficientNetLite0
-from model.text_encoder import TextEncoder, TokenStates
+from model.text_encoder import TextEncoder, mean_pool
 from recipes.flickr8k.data import SIDE_PX, Pixels
 
 _TEXTS_PER_BATCH = 64
-_STATES_PER_BATCH = 256
-_CAPTION_MAX_TOKENS = 48
+
+
+class Cache:
+    """Keeps tensors between runs, in files of a folder whose names begin with a hash of the data; or not at all.
+
+    Args:
+        folder: made when first needed; None keeps nothing.
+        data: the file that everything is computed from.
+    """
+
+    def __init__(self, folder: Path | None, data: Path) -> None:
+        self.folder = folder
+        with data.open("rb") as stream:
+            self._prefix = hashlib.file_digest(stream, "sha256").hexdigest()[:12]
+
+    def remember(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` gives, or gave in an earlier run."""
+        if self.folder is None:
+            return compute()
+        path = self.folder / f"{self._prefix}-{name}.safetensors"
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file({"states": compute()}, path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)  # a run that was cut short leaves nothing that looks whole
+        return load_file(path)["states"]
 
 
 class EarlyLayers(nn.Module):
-    """The CNN before its block number `cut`: uint8 [N, 224, 224, 3] -> float32 [N, A, 7, 7]."""
+    """The CNN before its block number `cut`: uint8 [N, 224, 224, 3] -> float32 [N, 49, A]."""
 
     def __init__(self, encoder: EfficientNetLite0, cut: int) -> None:
         super().__init__()
@@ -33,92 +58,33 @@ class EarlyLayers(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         pixels = (frames.permute(0, 3, 1, 2).float() - 127) / 128
         states: Tensor = self.blocks(F.relu6(self.stem(pixels)))
-        return states
-
-
-class LateLayers(nn.Module):
-    """The rest of the CNN, sharing its weights: float [N, A, 7, 7] -> features float32 [N, D]."""
-
-    def __init__(self, encoder: EfficientNetLite0, cut: int) -> None:
-        super().__init__()
-        self.blocks, self.head = encoder.blocks[cut:], encoder.head
-
-    def forward(self, states: Tensor) -> Tensor:
-        return F.relu6(self.head(self.blocks(states.float()))).mean(dim=(2, 3))
-
-    @torch.no_grad()
-    def features(self, states: Tensor) -> Tensor:
-        """All features of float16 [N, A, 7, 7], a batch at a time and without gradients: float16 [N, D]."""
-        return torch.cat([self(batch).half() for batch in states.split(_STATES_PER_BATCH)])
+        return states.flatten(2).transpose(1, 2)
 
 
 def activations(encoder: EfficientNetLite0, cut: int, frames: Iterable[Pixels], num_frames: int) -> Tensor:
-    """What `EarlyLayers` make of frames, one on each core at a time: float16 [N, A, 7, 7]."""
+    """What `EarlyLayers` make of frames, on as many threads as PyTorch uses: float16 [N, 49, A]."""
     example = torch.zeros(1, SIDE_PX, SIDE_PX, 3, dtype=torch.uint8)
     early = EarlyLayers(encoder, cut).eval()
     graph = ov.convert_model(early, example_input=example, input=list(example.shape))
-    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-    queue = ov.AsyncInferQueue(ov.Core().compile_model(graph, "CPU", settings))
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,
+    }
+    request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
     states = torch.empty(num_frames, *early(example).shape[1:], dtype=torch.float16)
-    target = states.numpy()
-
-    def store(request: Any, position: int) -> None:
-        target[position] = request.get_output_tensor().data[0]
-
-    queue.set_callback(store)
     for position, frame in enumerate(frames):
-        queue.start_async(frame[None], userdata=position)
-    queue.wait_all()
+        states[position] = torch.from_numpy(request.infer([frame[None]])[0][0])
     return states
 
 
-class TokenCache:
-    """Token states of many texts, packed without padding."""
-
-    def __init__(self, states: Tensor, starts: Tensor) -> None:
-        self._states, self._starts = states, starts
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def batch(self, rows: Tensor) -> TokenStates:
-        """The texts `rows` int64 [N], padded to the longest; a negative row gets no token."""
-        known = rows.clamp(min=0)
-        lengths = (self._starts[known + 1] - self._starts[known]) * (rows >= 0)
-        positions = torch.arange(max(1, int(lengths.max())))
-        mask = positions < lengths[:, None]
-        states = torch.zeros(*mask.shape, self._states.shape[1])
-        states[mask] = self._states[(self._starts[known][:, None] + positions)[mask]].float()
-        return TokenStates(states, mask)
-
-    @torch.no_grad()
-    def through(self, blocks: nn.ModuleList) -> TokenCache:
-        """The same texts after more blocks of the text encoder."""
-        states = torch.empty_like(self._states)
-        lengths = self._starts.diff()
-        for rows in lengths.argsort().split(_TEXTS_PER_BATCH):
-            tokens = run_blocks(self.batch(rows), blocks)
-            states[self._positions(rows)] = tokens.states[tokens.mask].half()
-        return TokenCache(states, self._starts)
-
-    def _positions(self, rows: Tensor) -> Tensor:
-        return torch.cat([torch.arange(int(self._starts[i]), int(self._starts[i + 1])) for i in rows.tolist()])
-
-
-def run_blocks(tokens: TokenStates, blocks: nn.ModuleList) -> TokenStates:
-    """More blocks of the text encoder over token states, padding kept at zero."""
-    states = tokens.states
-    for block in blocks:
-        states, _ = block(states, tokens.mask)
-    return TokenStates(states.masked_fill(~tokens.mask[:, :, None], 0.0), tokens.mask)
-
-
 @torch.no_grad()
-def early_token_states(encoder: TextEncoder, cut: int, texts: Sequence[str]) -> TokenCache:
-    """Token states of `texts` before the block number `cut` of the text encoder."""
-    ids = [tokens[:_CAPTION_MAX_TOKENS] for tokens in encoder.tokenizer.encode_batch(list(texts))]
-    starts = torch.tensor([0, *(len(tokens) for tokens in ids)]).cumsum(0)
-    flat = torch.tensor([token for tokens in ids for token in tokens])
-    positions = torch.arange(len(flat)) - starts[:-1].repeat_interleave(starts.diff())
-    states = encoder.word_embedding(flat) + encoder.position_embedding(positions) + encoder.segment_embedding.weight[0]
-    return TokenCache(encoder.embedding_norm(states).half(), starts).through(encoder.stack.blocks[:cut])
+def sentence_embeddings(encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
+    """What the pooled text encoder makes of texts, before any adapter: float32 [N, E] of length 1."""
+    by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding in each batch
+    sentences = torch.empty(len(texts), encoder.config.transformer.width)
+    for start in range(0, len(texts), _TEXTS_PER_BATCH):
+        rows = by_length[start : start + _TEXTS_PER_BATCH]
+        sentences[rows] = mean_pool(encoder.token_states([texts[i] for i in rows]))
+    return sentences

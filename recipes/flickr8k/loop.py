@@ -27,7 +27,7 @@ class LoopSettings:
 
     Attributes:
         num_epochs: passes over the photographs.
-        batch_size: photographs a step.
+        batch_size: photographs a step; all of them where there are fewer.
         weight_decay: of matrices; vectors and numbers have none.
         warmup_fraction: of the steps, in which the rate rises from 0.
         ema_decay: how much of the moving average stays at each step.
@@ -44,11 +44,12 @@ def fit(groups: Iterable[Group], num_items: int, loss_of: Callable[[Tensor], Ten
     """Minimise `loss_of(rows)` over shuffled batches of rows, and leave the moving average in the weights."""
     optimizer, weights = _optimizer(groups, settings.weight_decay)
     average = [weight.detach().clone() for weight in weights]
-    num_steps = settings.num_epochs * (num_items // settings.batch_size)
+    batch_size = min(settings.batch_size, num_items)
+    num_steps = settings.num_epochs * (num_items // batch_size)
     warmup = max(1, round(settings.warmup_fraction * num_steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, warmup, num_steps))
     started_s = reported_s = time.monotonic()
-    for step, rows in enumerate(_batches(num_items, settings)):
+    for step, rows in enumerate(_batches(num_items, settings.num_epochs, batch_size)):
         loss = loss_of(rows)
         optimizer.zero_grad()
         loss.backward()
@@ -71,10 +72,10 @@ def _rate(step: int, warmup: int, num_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup)))
 
 
-def _batches(num_items: int, settings: LoopSettings) -> Iterable[Tensor]:
-    for _ in range(settings.num_epochs):
-        whole = num_items // settings.batch_size * settings.batch_size
-        yield from torch.randperm(num_items)[:whole].split(settings.batch_size)
+def _batches(num_items: int, num_epochs: int, batch_size: int) -> Iterable[Tensor]:
+    whole = num_items // batch_size * batch_size
+    for _ in range(num_epochs):
+        yield from torch.randperm(num_items)[:whole].split(batch_size)
 
 
 def _optimizer(groups: Iterable[Group], weight_decay: float) -> tuple[torch.optim.AdamW, list[nn.Parameter]]:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from model import load_text_encoder
@@ -13,6 +19,8 @@ from model.weights import WEIGHTS_FILES, base_checksums, verified_path
 
 MAX_BYTES = 15_000_000
 TEXTS = ["a dog runs on the beach", "two people talk at a table"]
+FLICKR8K = Path(__file__).parents[3] / "shared" / "data" / "flickr8k_train.parquet"
+NUM_PHOTOGRAPHS = 64
 
 
 def _photographs(model, photograph) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -29,12 +37,14 @@ def test_checkpoint_is_the_pinned_file_for_these_settings_and_backbones():
     assert path.stat().st_size <= MAX_BYTES
 
 
-def test_trained_and_untrained_models_differ_in_every_trained_weight_of_the_cnn(mini, mini_zero):
-    untrained = dict(mini_zero.named_parameters())
-    shared = [name for name in trained_weights(mini, mini.config) if name.startswith("frame_encoder.")]
-    assert shared
-    weights = dict(mini.named_parameters())
-    assert [name for name in shared if torch.equal(weights[name], untrained[name])] == []
+def test_trained_and_untrained_models_differ_in_every_trained_weight_of_the_backbones(mini, mini_zero):
+    untrained, weights = dict(mini_zero.named_parameters()), dict(mini.named_parameters())
+    changed = [
+        name for name in trained_weights(mini, mini.config) if name in untrained and not name.startswith("fusion.")
+    ]
+    assert {name.split(".")[0] for name in changed} == {"frame_encoder", "gate"}
+    same = [name for name in changed if torch.equal(weights[name], untrained[name].half().float())]
+    assert same == []
 
 
 def test_untouched_layers_are_those_of_the_pretrained_files(mini, mini_zero):
@@ -48,6 +58,15 @@ def test_gate_is_open_and_vectors_are_others_than_without_training(mini, mini_ze
     trained, untrained = (m.encode_video(*_photographs(m, photograph)) for m in (mini, mini_zero))
     assert (trained * untrained).sum(dim=1).max() < 0.95
     torch.testing.assert_close(trained.norm(dim=1), torch.ones(3))
+
+
+def test_file_holds_no_stack_and_the_silent_stack_is_not_run(mini, photograph, monkeypatch):
+    shapes = read_header(verified_path(WEIGHTS_FILES["mini"]["checkpoint"])).shapes
+    assert [name for name in shapes if name.startswith("fusion.") and not name.startswith("fusion.frame_head.")] == []
+    assert mini.fusion.is_silent
+    monkeypatch.setattr(mini.fusion, "forward", None)
+    vectors = mini.encode_video(*_photographs(mini, photograph), ["a cat", None, "a cat"])
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
 
 
 def test_text_encoder_alone_gives_the_vectors_of_the_whole_model(mini):
@@ -75,3 +94,35 @@ def test_several_equal_frames_mean_nearly_what_one_means(mini, photograph):
     one = mini.encode_video(features, mask, times_s)
     five = mini.encode_video(features.expand(-1, 5, -1, -1), mask.expand(-1, 5), torch.arange(5.0).expand(3, -1))
     assert F.cosine_similarity(one, five).min() > 0.8
+
+
+def test_vector_of_video_with_text_is_the_formula_of_the_model_card(mini, photograph):
+    video, text = _photographs(mini, photograph), ["a cat looks into the camera", "a cat", "a flower on a stem"]
+    seen, told = mini.encode_video(*video), mini.encode_text(text)
+    cosine, settings = (seen * told).sum(dim=1, keepdim=True), mini.config.fusion
+    agreement = 1 / (1 + torch.exp((settings.agreement_midpoint - cosine) / settings.agreement_width))
+    expected = F.normalize(seen + agreement * told, dim=1)
+    torch.testing.assert_close(mini.encode_video(*video, text), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not FLICKR8K.is_file(), reason="the shared photographs are not here")
+def test_captions_find_their_photographs_and_unrelated_transcripts_cost_little(mini):
+    """A check that file, settings and code belong together: the photographs are among those trained on."""
+    rows = pq.read_table(FLICKR8K, columns=["jpeg", "captions"]).slice(0, NUM_PHOTOGRAPHS).to_pylist()
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["jpeg"])).convert("RGB")) for row in rows])
+    frames = mini.encode_frames(pixels)[:, None], torch.ones(len(rows), 1, dtype=torch.bool), torch.zeros(len(rows), 1)
+    queries, transcripts = (mini.encode_text([row["captions"][i] for row in rows]) for i in (0, 1))
+    strange = [row["captions"][1] for row in rows[7:] + rows[:7]]
+    fitting = [row["captions"][1] for row in rows]
+    alone, told, misled = (mini.encode_video(*frames, texts) for texts in (None, fitting, strange))
+    recall = [_recall_at_1(queries, videos) for videos in (alone, told, misled, transcripts)]
+    print("R@1 of video, with its transcript, with another's, of the transcript =", recall)
+    assert recall[0] >= 75
+    assert recall[1] >= max(recall[0], recall[3])
+    assert recall[2] >= recall[0] - 5
+
+
+def _recall_at_1(queries: torch.Tensor, videos: torch.Tensor) -> float:
+    """In percent, where query and video of one number belong together."""
+    return 100 * ((queries @ videos.T).argmax(dim=1) == torch.arange(len(queries))).float().mean().item()
