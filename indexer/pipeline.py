@@ -157,6 +157,7 @@ def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | N
     recorder.prune_rest()
     recorder.report("building vectors")
     store.build_vectors()
+    store.build_keywords()
     recorder.report("done")
     return recorder.summary
 

@@ -85,6 +85,7 @@ def refresh_index(
         if snapshot.config.model_fingerprint != config.model_fingerprint:
             snapshot = _Refresh(store, config, load_model(model, device, runtime="torch"), on_progress).run()
         store.build_vectors()
+        store.build_keywords()
     return RefreshSummary(
         model=config.model,
         videos=snapshot.videos.num_rows,

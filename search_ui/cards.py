@@ -43,7 +43,10 @@ def _show_card(collection: Collection, moment: Moment) -> None:
         st.markdown(wording.confidence_badge(moment.confidence), width="content")
     if moment.labels:
         st.markdown(wording.label_chips((label.label, label.score) for label in moment.labels[:_NUM_LABELS]))
-    if moment.transcript:
+    if moment.snippet and moment.transcript:
+        with st.container(key=f"quote-{moment.rank}"):
+            st.markdown(f"“{wording.highlighted(moment.snippet)}”")
+    elif moment.transcript:
         with st.container(key=f"quote-{moment.rank}"):
             st.text(f"“{wording.plain(moment.transcript)}”")
     _show_button(moment, playing)

@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from indexer import VideoIndex
+from indexer.query.filters import Filters
 from indexer.query.results import ClassifiedMoment, SearchResult
 
 
@@ -46,10 +47,10 @@ def open_collection(path: str) -> Collection:
 
 
 @st.cache_data(max_entries=64, show_spinner="Searching …", hash_funcs=_BY_VERSION)
-def search(collection: Collection, query: str, k: int) -> SearchResult:
+def search(collection: Collection, query: str, k: int, where: Filters) -> SearchResult:
     """As `VideoIndex.search`."""
     with collection.lock:
-        return collection.index.search(query, k)
+        return collection.index.search(query, k, where=where)
 
 
 @st.cache_data(max_entries=4, show_spinner="Comparing every moment with the labels …", hash_funcs=_BY_VERSION)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from indexer.query.calibration import MATCH_CONFIDENCE
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+_ESCAPED_BOLD = re.compile(r"\\\*\\\*(.+?)\\\*\\\*")
 _STRONG, _POSSIBLE = 0.95, 0.5
 
 
@@ -20,6 +21,11 @@ def plain(text: str) -> str:
 def escaped(text: str) -> str:
     """`plain` text for a place where Markdown is read: it comes out as it is."""
     return _PUNCTUATION.sub(r"\\\1", plain(text))
+
+
+def highlighted(snippet: str) -> str:
+    """Markdown of a snippet: what stands in **asterisks** is bold, all else comes out as it is."""
+    return _ESCAPED_BOLD.sub(r"**\1**", escaped(snippet))
 
 
 def file_name(uri: str) -> str:

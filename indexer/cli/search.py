@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from indexer.cli import console
+from indexer.cli import console, filter_options
 from indexer.cli.app import app
 from indexer.errors import UsageError
 
@@ -28,27 +28,69 @@ def search(
     queries: str | None = typer.Option(
         None, metavar="FILE", help="Many queries, one a line; - reads stdin. Needs --json.", show_default=False
     ),
+    like: str | None = typer.Option(
+        None,
+        metavar="FILE|SEGMENT_ID",
+        help="Instead of a text: an image or video, or a moment of the index.",
+        show_default=False,
+    ),
+    video: str | None = filter_options.Video,
+    in_video: str | None = filter_options.InVideo,
+    min_duration: float | None = filter_options.MinDuration,
+    max_duration: float | None = filter_options.MaxDuration,
+    min_height: int | None = filter_options.MinHeight,
+    modified_after: str | None = filter_options.ModifiedAfter,
+    modified_before: str | None = filter_options.ModifiedBefore,
+    indexed_after: str | None = filter_options.IndexedAfter,
+    indexed_before: str | None = filter_options.IndexedBefore,
+    label: list[str] | None = filter_options.Label,
+    speech: bool | None = filter_options.Speech,
+    where: list[str] | None = filter_options.Where,
+    metadata: str | None = filter_options.Metadata,
     json: bool = console.JsonOption,
 ) -> None:
-    """Find the moments that fit a text best."""
+    """Find the moments that fit a text best. "Quoted words" must have been said, -word excludes, begin* is a prefix."""
+    from indexer.query.filters import Filters
     from indexer.query.inputs import check_k, check_query
+    from indexer.query.syntax import parse_query
 
-    if (query is None) == (queries is None):
-        raise UsageError('give either a query or --queries FILE, for example: videobert search my-index "a dog"')
+    if [query, queries, like].count(None) != 2:
+        raise UsageError(
+            "give either a query, --queries FILE or --like FILE|SEGMENT_ID, "
+            'for example: videobert search my-index "a dog"'
+        )
     if queries is not None and not json:
         raise UsageError("--queries prints one JSON object a line: add --json")
     check_k(k)
-    texts = [check_query(text) for text in (_read_lines(queries) if queries is not None else [query or ""])]
+    asked = _read_lines(queries) if queries is not None else [query] if query is not None else []
+    texts = [check_query(text) for text in asked]
+    for text in texts:
+        parse_query(text)
+    filters = Filters(
+        video=video,
+        in_video=in_video,
+        min_duration_s=min_duration,
+        max_duration_s=max_duration,
+        min_height=min_height,
+        modified_after=modified_after,
+        modified_before=modified_before,
+        indexed_after=indexed_after,
+        indexed_before=indexed_before,
+        labels=tuple(label or ()),
+        has_speech=speech,
+        where=tuple(where or ()),
+        metadata=metadata,
+    )
 
     from indexer import VideoIndex
 
     opened = VideoIndex.open(index)
+    if like is not None:
+        example = int(like) if like.isdecimal() and not Path(like).exists() else like
+        _print_result(opened.search_like(example, k, where=filters), opened.num_segments, json)
     for start in range(0, len(texts), _QUERIES_PER_BATCH):
-        for result in opened.search_many(texts[start : start + _QUERIES_PER_BATCH], k):
-            if json:
-                console.print_json(result.to_dict())
-            else:
-                _print_moments(result, opened.num_segments)
+        for result in opened.search_many(texts[start : start + _QUERIES_PER_BATCH], k, where=filters):
+            _print_result(result, opened.num_segments, json)
 
 
 @app.command(epilog='Example: videobert classify my-index --labels "cooking,surfing,yoga"')
@@ -111,6 +153,13 @@ def _read_lines(path: str) -> list[str]:
     return lines
 
 
+def _print_result(result: SearchResult, num_segments: int, json: bool) -> None:
+    if json:
+        console.print_json(result.to_dict())
+    else:
+        _print_moments(result, num_segments)
+
+
 def _print_moments(result: SearchResult, num_segments: int) -> None:
     if not result.results:
         console.say("the index holds no moments yet" if not num_segments else "nothing found")
@@ -125,7 +174,7 @@ def _print_moments(result: SearchResult, num_segments: int) -> None:
             f"{moment.score:.3f}",
             f"{moment.confidence:.0%}",
             ", ".join(label.label for label in moment.labels[:3])
-            + (f' "{moment.transcript}"' if moment.transcript else ""),
+            + (f' "{moment.snippet or moment.transcript}"' if moment.snippet or moment.transcript else ""),
         ]
         for moment in result.results
     )

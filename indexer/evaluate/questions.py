@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from indexer.errors import UsageError
 from indexer.evaluate.table import read_table
-from indexer.evaluate.videos import VideoNames
+from indexer.query.video_names import VideoNames
 
 _VIDEO = ("video", "path", "uri", "file")
 _CAPTION, _LABELS = ("caption", "captions"), ("labels", "label")

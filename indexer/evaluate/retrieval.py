@@ -156,7 +156,7 @@ def moment_figures(index: VideoIndex, moments: Moments, captions: Sequence[Capti
     Chance is that of drawing moments of the index as they are stored.
     """
     draws = Bootstrap(np.array([moments.number[caption.video] for caption in captions]))
-    results = index.search_many([caption.text for caption in captions], k=max(RANKS))
+    results = index.search_many([caption.text for caption in captions], k=max(RANKS), syntax=False)
     found = [[(moment.video, moment.start_s, moment.end_s) for moment in result.results] for result in results]
     figures = {}
     for least in OVERLAPS:

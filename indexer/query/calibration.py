@@ -19,6 +19,8 @@ from indexer.store.snapshot import Snapshot
 # mini model: 60 % of the captions are matched, 24 % of them still are when their own clip is taken away, and of 15
 # nonsense or foreign topics none. At 0.9 it is 44 %, 13 % and none, but then short queries ("a cat") are missed.
 MATCH_CONFIDENCE = 0.8
+# Moments that are compared with others, and how many of the nearest are looked at for one of another video.
+_EXAMPLES, _NEIGHBOURS = 256, 100
 _BACKGROUND = Path(__file__).with_name("background_queries.txt")
 
 
@@ -37,6 +39,21 @@ class Calibration:
         """Calibrates for a snapshot that is not empty, with the shipped background queries."""
         scores, _ = snapshot.search(background_vectors(text_encoder, model_fingerprint), 1)
         return cls(scores[:, 0])
+
+    @classmethod
+    def fit_to_examples(cls, snapshot: Snapshot) -> Calibration:
+        """Calibrates for moments as queries: how like are moments to the nearest of another video?"""
+        rows = np.linspace(0, snapshot.num_segments - 1, min(_EXAMPLES, snapshot.num_segments)).astype(np.int64)
+        scores, found = snapshot.search(snapshot.vectors_of(rows), _NEIGHBOURS)
+        of_video = snapshot.rows.video_rows
+        is_other = (of_video[found] != of_video[rows][:, None]) & (found >= 0)
+        is_other[:, -1] = True  # all of them lie in the same video: the least like of them
+        return cls(scores[np.arange(len(rows)), is_other.argmax(axis=1)])
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the background scores."""
+        return float(self._background.std())
 
     def confidence(self, score: float) -> float:
         """Share of background queries whose best hit scores less, 0 to 1."""

@@ -14,13 +14,17 @@ _TOUCHING_S = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
-    """A segment found by a query: its row in the snapshot, its video's row, its span in seconds, its score."""
+    """A segment found by a query: its row in the snapshot, its video's row, its span in seconds, its score.
+
+    `bonus` is the part of the score that is for words.
+    """
 
     row: int
     video_row: int
     start_s: float
     end_s: float
     score: float
+    bonus: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,11 +27,14 @@ class Moment:
         rank: 1 is the best.
         video: URI of the video.
         start_s, end_s: the half-open span [start_s, end_s), seconds.
-        score: cosine similarity of query and moment, -1 to 1; compare within one query only.
-        confidence: 0 to 1; the share of everyday sentences whose best hit in this index scores less.
+        score: cosine similarity of query and moment, higher where words of the query were said or are in the title or
+            file name; compare within one query only.
+        confidence: 0 to 1; the share of everyday sentences whose best hit in this index is less similar, or, where
+            that is more, the part of the query's telling words that were said or written.
         labels: ImageNet classes seen, most probable first.
         transcript: what is said or written there, if known.
         segment_id: the best segment of the moment.
+        snippet: some words around those that matched, these in **asterisks**; None where none did.
     """
 
     rank: int
@@ -43,6 +46,12 @@ class Moment:
     labels: list[Label]
     transcript: str | None
     segment_id: int
+    snippet: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Without a snippet where no words matched."""
+        values = asdict(self)
+        return values if self.snippet is not None else {k: v for k, v in values.items() if k != "snippet"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +60,7 @@ class SearchResult:
 
     Attributes:
         query: as asked.
-        matched: whether the best moment scores well enough to be an answer at all.
+        matched: whether any moment is similar enough to be an answer at all, or has the words that must occur.
         results: moments, best first.
     """
 
@@ -60,7 +69,7 @@ class SearchResult:
     results: list[Moment]
 
     def to_dict(self) -> dict[str, Any]:
-        return _rounded(asdict(self))
+        return _rounded(asdict(self) | {"results": [moment.to_dict() for moment in self.results]})
 
 
 @dataclass(frozen=True, kw_only=True)

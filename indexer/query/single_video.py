@@ -69,7 +69,7 @@ def encode_file(path: str | Location, model: str, sampling: SamplingConfig | Non
     """Cuts a video into moments and encodes them; arguments and errors as `classify_video`."""
     file = look_at(str(location(path).absolute()))
     if isinstance(file, MissingFile):
-        raise UsageError(f"cannot classify {str(path)!r}: {file.reason}")
+        raise UsageError(f"cannot read {str(path)!r}: {file.reason}")
     loaded = load_model(model, num_threads=len(os.sched_getaffinity(0)))
     with GuardedDecoder() as decoder:
         encoded = VideoEncoder(loaded, decoder, sampling or SamplingConfig()).encode(file, batch_id="")
@@ -77,3 +77,10 @@ def encode_file(path: str | Location, model: str, sampling: SamplingConfig | Non
         row = encoded.video
         raise VideoError(row["error_stage"], row["error_kind"], f"{file.uri!r}: {row['error_message']}")
     return EncodedFile(file.uri, encoded.segments, loaded)
+
+
+def encode_example(path: str | Location, model: str, sampling: SamplingConfig) -> np.ndarray:
+    """A video or image as one vector float32 [dim], length 1: the mean of its moments; errors as `classify_video`."""
+    vectors = np.stack([segment["embedding"] for segment in encode_file(path, model, sampling).segments])
+    mean = vectors.astype(np.float32).mean(axis=0)
+    return mean / np.linalg.norm(mean)

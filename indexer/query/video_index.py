@@ -13,18 +13,18 @@ from indexer.errors import IndexSettingsError, UsageError
 from indexer.ingest.paths import uri_to_path
 from indexer.query.calibration import Calibration
 from indexer.query.clips import make_clip
+from indexer.query.filters import Filters
 from indexer.query.inputs import check_k, check_labels, check_query
 from indexer.query.labels import LabelScorer
-from indexer.query.moments import Hit, MergedHit, merge_hits
-from indexer.query.results import ClassifiedMoment, Label, Moment, SearchResult
+from indexer.query.results import ClassifiedMoment, SearchResult
+from indexer.query.search import Searcher
+from indexer.query.single_video import encode_example
+from indexer.query.syntax import ParsedQuery, parse_query
 from indexer.storage import Location
 from indexer.store.index import IndexStore
 from indexer.store.snapshot import Coverage, Snapshot
 from model.errors import ModelError
 from model.weights import load_text_encoder, model_facts
-
-# How many segments a moment is allowed to swallow before more are fetched.
-_FETCH_FACTOR = 3
 
 
 class VideoIndex:
@@ -57,6 +57,7 @@ class VideoIndex:
             return False
         before, self._snapshot = self._snapshot.config, self._store.snapshot()
         self.__dict__.pop("_calibration", None)
+        self.__dict__.pop("_example_calibration", None)
         if self._snapshot.config != before:
             self.__dict__.pop("_text_encoder", None)
         return True
@@ -100,37 +101,76 @@ class VideoIndex:
         """Preset or checkpoint that the index was made with."""
         return self._snapshot.config.model
 
-    def search(self, query: str, k: int = 10) -> SearchResult:
+    def search(self, query: str, k: int = 10, *, where: Filters | None = None) -> SearchResult:
         """Finds the k moments that fit a text best.
 
         Args:
-            query: what the moment shows, in English.
+            query: what the moment shows, in English, or what is said in it. "Quoted words" must have been said, or be
+                in title, file name or labels, `begin*` likewise; `-word` excludes.
             k: moments wanted, 1 to 1000.
+            where: which moments are looked at; all if None.
 
         Raises:
-            UsageError: the query is empty or too long, or k is out of range.
+            UsageError: k is out of range, the query is empty, too long or malformed, or a filter fits nothing here.
             IndexSettingsError: the installed model is not the one that the index was made with.
         """
-        return self.search_many([query], k)[0]
+        return self.search_many([query], k, where=where)[0]
 
-    def search_many(self, queries: Sequence[str], k: int = 10) -> list[SearchResult]:
-        """As `search`, for many queries at once: one result a query, in their order."""
+    def search_many(
+        self, queries: Sequence[str], k: int = 10, *, where: Filters | None = None, syntax: bool = True
+    ) -> list[SearchResult]:
+        """As `search`, for many queries at once: one result a query, in their order.
+
+        Args:
+            where: which moments are looked at, for all queries.
+            syntax: whether quotes, minus signs and stars mean something; no, for captions and the like.
+        """
         check_k(k)
         cleaned = [check_query(query) for query in queries]
+        parsed = [parse_query(query) if syntax else ParsedQuery(text=query, plain=query) for query in cleaned]
         if not self.num_segments:
             return [SearchResult(query=query, matched=False, results=[]) for query in cleaned]
-        vectors = self.encode_texts(cleaned)
-        moments = self._find_moments(vectors, k)
-        details = self._details([moment.best.row for found in moments for moment in found])
-        results = [[self._moment(rank, one, details) for rank, one in enumerate(found, 1)] for found in moments]
-        return [
-            SearchResult(
-                query=query,
-                matched=bool(found) and self._calibration.is_match(found[0].confidence),
-                results=found,
-            )
-            for query, found in zip(cleaned, results, strict=True)
-        ]
+        searcher = self._searcher(where)
+        vectors = self.encode_texts([query.text for query in parsed])
+        return searcher.answer(cleaned, parsed, vectors, k)
+
+    def search_like(self, example: int | str | Location, k: int = 10, *, where: Filters | None = None) -> SearchResult:
+        """Finds the k moments that are most like an example.
+
+        Args:
+            example: `segment_id` of a moment, which is left out itself; or an image or video file, taken as a whole.
+            k: moments wanted, 1 to 1000.
+            where: which moments are looked at; all if None.
+
+        Returns:
+            `confidence` is the share of moments of this index whose nearest moment in another video is less like them.
+
+        Raises:
+            UsageError: k is out of range, there is no such moment or file, or a filter fits nothing here.
+            IndexSettingsError: the installed model is not the one that the index was made with.
+            VideoError: the file holds no picture that can be read.
+        """
+        check_k(k)
+        asked = f"like {example}"
+        if not self.num_segments:
+            return SearchResult(query=asked, matched=False, results=[])
+        allowed = self._allowed(where)
+        if isinstance(example, int):
+            row = self._row(example)
+            allowed = np.ones(self.num_segments, dtype=bool) if allowed is None else allowed
+            allowed[row] = False
+            vector = self._snapshot.vectors_of(np.array([row]))[0]
+        else:
+            self._require_model()
+            vector = encode_example(example, self.model, self._snapshot.config.sampling)
+        searcher = Searcher(self._snapshot, self._example_calibration, allowed)
+        return searcher.answer([asked], [ParsedQuery(text="", plain="")], vector[None], k)[0]
+
+    def _searcher(self, where: Filters | None) -> Searcher:
+        return Searcher(self._snapshot, self._calibration, self._allowed(where))
+
+    def _allowed(self, where: Filters | None) -> np.ndarray | None:
+        return None if where is None or where.is_empty else where.mask(self._snapshot)
 
     def classify(self, labels: Iterable[str]) -> list[ClassifiedMoment]:
         """Scores every moment against any list of labels, by video and time.
@@ -212,17 +252,28 @@ class VideoIndex:
 
     @functools.cached_property
     def _text_encoder(self) -> Any:
+        self._require_model()
+        try:
+            return load_text_encoder(self.model)
+        except ModelError as error:
+            raise IndexSettingsError(f"the model of this index cannot be loaded: {error}") from error
+
+    def _require_model(self) -> None:
+        """Raises IndexSettingsError unless the installed model is the one that the index was made with."""
         config = self._snapshot.config
         try:
             installed = model_facts(config.model).fingerprint
-            if installed == config.model_fingerprint:
-                return load_text_encoder(config.model)
         except ModelError as error:
             raise IndexSettingsError(f"the model of this index cannot be loaded: {error}") from error
-        raise IndexSettingsError(
-            f"the index was made with model {config.model!r} of fingerprint {config.model_fingerprint[:12]}, "
-            f"the installed one is {installed[:12]}: install the version that made it, or index into a new folder"
-        )
+        if installed != config.model_fingerprint:
+            raise IndexSettingsError(
+                f"the index was made with model {config.model!r} of fingerprint {config.model_fingerprint[:12]}, "
+                f"the installed one is {installed[:12]}: install the version that made it, or index into a new folder"
+            )
+
+    @functools.cached_property
+    def _example_calibration(self) -> Calibration:
+        return Calibration.fit_to_examples(self._snapshot)
 
     @functools.cached_property
     def _calibration(self) -> Calibration:
@@ -231,46 +282,3 @@ class VideoIndex:
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Texts to vectors of the index's space: float32 [N, dim], length 1."""
         return np.asarray(self._text_encoder.encode(list(texts)), dtype=np.float32)
-
-    def _find_moments(self, vectors: np.ndarray, k: int) -> list[list[MergedHit]]:
-        """Fetches more segments until every query has k moments, or all segments have been looked at."""
-        num_fetched = k * _FETCH_FACTOR
-        while True:
-            scores, rows = self._snapshot.search(vectors, num_fetched)
-            found = [merge_hits(self._hits(s, r))[:k] for s, r in zip(scores, rows, strict=True)]
-            if num_fetched >= self.num_segments or all(len(moments) == k for moments in found):
-                return found
-            num_fetched *= 4
-
-    def _hits(self, scores: np.ndarray, rows: np.ndarray) -> list[Hit]:
-        stored = self._snapshot.rows
-        return [
-            Hit(
-                row=int(row),
-                video_row=int(stored.video_rows[row]),
-                start_s=float(stored.start_s[row]),
-                end_s=float(stored.end_s[row]),
-                score=float(score),
-            )
-            for score, row in zip(scores, rows, strict=True)
-            if row >= 0
-        ]
-
-    def _details(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
-        unique = sorted(set(rows))
-        table = self._snapshot.read(unique, ["segment_id", "labels", "transcript"])
-        return dict(zip(unique, table.to_pylist(), strict=True))
-
-    def _moment(self, rank: int, merged: MergedHit, details: dict[int, dict[str, Any]]) -> Moment:
-        detail = details[merged.best.row]
-        return Moment(
-            rank=rank,
-            video=self._snapshot.videos["uri"][merged.best.video_row].as_py(),
-            start_s=merged.start_s,
-            end_s=merged.end_s,
-            score=merged.best.score,
-            confidence=self._calibration.confidence(merged.best.score),
-            labels=[Label(**label) for label in detail["labels"] or []],
-            transcript=detail["transcript"],
-            segment_id=detail["segment_id"],
-        )

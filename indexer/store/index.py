@@ -1,4 +1,4 @@
-"""The index directory: settings, ledger, moments and vectors as one."""
+"""The index directory: settings, ledger, moments, vectors and keywords as one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
@@ -17,6 +18,7 @@ from indexer.config import FORMAT_VERSION, IndexConfig
 from indexer.errors import IndexFormatError, IndexNotFoundError, IndexSettingsError, StorageError
 from indexer.storage import Location, create_whole, location, write_whole
 from indexer.store.delta import detail_of
+from indexer.store.keywords import build_keyword_file, delete_other_keywords
 from indexer.store.ledger import Ledger
 from indexer.store.segments_table import SegmentFile, SegmentsTable
 from indexer.store.snapshot import SegmentRows, Snapshot, read_keys
@@ -41,6 +43,7 @@ class IndexStore:
         self.config = self._config_of(self.ledger.generation)
         self.segments = SegmentsTable(path / "segments")
         self.vectors_folder = path / "vectors"
+        self.keywords_folder = path / "keywords"
         self._keys: dict[str, pa.Table] = {}
 
     @classmethod
@@ -129,7 +132,7 @@ class IndexStore:
         if path.is_file():
             raise StorageError(f"the index path {str(path)!r} is a file: name a folder")
         if path.is_dir() and any(
-            entry.name not in ("videos", "segments", "vectors")
+            entry.name not in ("videos", "segments", "vectors", "keywords")
             for entry in path.iterdir()
             if not entry.name.startswith(".")
         ):
@@ -155,7 +158,7 @@ class IndexStore:
         rows = SegmentRows(files, list(self._keys.values()), ledger.indexed)
         is_ours = ledger.generation == self.ledger.generation
         config = self.config if is_ours else self._config_of(ledger.generation)
-        return Snapshot(config, ledger, rows, self.vectors_folder)
+        return Snapshot(config, ledger, rows, self.vectors_folder, self.keywords_folder)
 
     def commit(self, videos: pa.Table, files: Sequence[SegmentFile], remove: Iterable[int] = ()) -> int:
         """Makes a batch visible: first its moments, then, in one atomic step, its videos.
@@ -193,6 +196,24 @@ class IndexStore:
             delete_others(self.vectors_folder, manifest)
         delete_older(self.vectors_folder)
         return manifest
+
+    def build_keywords(self) -> bool:
+        """Writes a keyword file for the newest ledger version, and whether it did: not where one is whole, or empty."""
+        snapshot = self.snapshot()
+        keywords = snapshot.keywords
+        is_whole = keywords.has_file and not (keywords.uncovered or keywords.tombstones or keywords.damaged)
+        if snapshot.num_segments == 0 or is_whole:
+            return False
+        order = np.argsort(snapshot.rows.file_numbers, kind="stable")
+        manifest = build_keyword_file(
+            self.keywords_folder,
+            texts=(text for _, texts in snapshot.all_texts() for text in texts),
+            segment_ids=snapshot.rows.segment_ids[order],
+            batch_ids=snapshot.rows.batch_ids.take(pa.array(order)),
+            ledger_version=snapshot.ledger.version,
+        )
+        delete_other_keywords(self.keywords_folder, manifest, num_others=0 if keywords.damaged else 1)
+        return True
 
 
 def _require_equal(store: IndexStore, config: IndexConfig) -> None:

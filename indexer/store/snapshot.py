@@ -1,4 +1,4 @@
-"""One consistent view of an index: the visible moments of one ledger version, and search over their vectors."""
+"""One consistent view of an index: the visible moments of one ledger version, searched by vectors or words."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ from indexer.config import IndexConfig
 from indexer.errors import IndexFormatError
 from indexer.storage import Location
 from indexer.store.delta import opened_parquet, read_parquet_file
+from indexer.store.keywords import (
+    KeywordFile,
+    Keywords,
+    MomentText,
+    list_keyword_manifests,
+    moment_texts,
+    open_keyword_file,
+)
 from indexer.store.ledger import LedgerSnapshot
 from indexer.store.vectors import VectorFile, list_manifests, open_vector_file
 
@@ -78,13 +86,19 @@ class Snapshot:
     """The visible moments and videos of one ledger version. Immutable; open a new one to see later commits."""
 
     def __init__(
-        self, config: IndexConfig, ledger: LedgerSnapshot, rows: SegmentRows, vectors_folder: Location
+        self,
+        config: IndexConfig,
+        ledger: LedgerSnapshot,
+        rows: SegmentRows,
+        vectors_folder: Location,
+        keywords_folder: Location,
     ) -> None:
         self.config = config
         self.ledger = ledger
         self.videos = ledger.indexed
         self.rows = rows
         self._vectors_folder = vectors_folder
+        self._keywords_folder = keywords_folder
 
     @property
     def num_segments(self) -> int:
@@ -129,32 +143,81 @@ class Snapshot:
             result[file_rows] = _vectors(table, self.config.embedding_dim)
         return result[wanted]
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def texts(self, rows: np.ndarray) -> list[MomentText]:
+        """The words of some visible moments, in the order of `rows`."""
+        return self._texts_of(rows, self.read(rows, ["transcript", "labels"]))
+
+    def all_texts(self) -> Iterator[tuple[np.ndarray, list[MomentText]]]:
+        """The words of all visible moments, one stored file at a time: (rows, texts)."""
+        for rows, table in self.read_file_by_file(["transcript", "labels"]):
+            yield rows, self._texts_of(rows, table)
+
+    def _texts_of(self, rows: np.ndarray, table: pa.Table) -> list[MomentText]:
+        videos = self.videos.select(["uri", "title"]).take(pa.array(self.rows.video_rows[rows]))
+        return list(moment_texts(table, videos["uri"].to_pylist(), videos["title"].to_pylist()))
+
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest visible moments: the vector file, plus an exact scan of what it does not cover.
 
         Args:
             queries: float32 [Q, dim], length 1.
             k: moments wanted a query.
+            allowed: bool [N]; only these moments are looked at, None allows all.
 
         Returns:
-            Scores float32 [Q, K] and rows int64 [Q, K], best first, with K = min(k, moments); every row is a real one
-            unless an approximate index found fewer (-1, score -inf).
+            Scores float32 [Q, K] and rows int64 [Q, K], best first, with K = min(k, moments allowed); every row is a
+            real one unless an approximate index found fewer (-1, score -inf).
         """
-        k = min(k, len(self.rows))
+        k = min(k, len(self.rows) if allowed is None else int(allowed.sum()))
         scores = np.empty((len(queries), 0), np.float32)
         rows = np.empty((len(queries), 0), np.int64)
         file, file_to_row, _ = self._vector_state
         if file is not None and k:
-            allowed = file_to_row >= 0
-            found_scores, found = file.search(queries, k, None if allowed.all() else allowed)
+            wanted = file_to_row >= 0
+            if allowed is not None:
+                wanted &= allowed[file_to_row]
+            found_scores, found = file.search(queries, k, None if wanted.all() else wanted)
             rows = np.where(found >= 0, file_to_row[found], -1)
             scores = np.where(rows >= 0, found_scores, -np.inf)
         uncovered, vectors = self._uncovered
+        if allowed is not None:
+            uncovered, vectors = uncovered[allowed[uncovered]], vectors[allowed[uncovered]]
         if len(uncovered):
             scores = np.hstack([scores, queries @ vectors.T])
             rows = np.hstack([rows, np.broadcast_to(uncovered, (len(queries), len(uncovered)))])
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+
+    def vectors_of(self, rows: np.ndarray) -> np.ndarray:
+        """Fused vectors float32 [R, dim] of some moments: from the vector file in memory, else from the tables."""
+        file, file_to_row, _ = self._vector_state
+        if file is None:
+            return self.embeddings(rows)
+        in_file = _find(file_to_row, rows)
+        vectors = np.empty((len(rows), self.config.embedding_dim), np.float32)
+        vectors[in_file >= 0] = file.reconstruct(in_file[in_file >= 0])
+        uncovered, uncovered_vectors = self._uncovered
+        vectors[in_file < 0] = uncovered_vectors[np.searchsorted(uncovered, rows[in_file < 0])]
+        return vectors
+
+    @functools.cached_property
+    def keywords(self) -> Keywords:
+        """Full text over the visible moments: the newest usable keyword file, completed by what it does not cover."""
+        file, damaged = self._keyword_file()
+        file_to_row = np.empty(0, np.int64) if file is None else self._visible_rows(file)
+        covered = np.zeros(len(self.rows), dtype=bool)
+        covered[file_to_row[file_to_row >= 0]] = True
+        rows = np.flatnonzero(~covered)
+        return Keywords(file, file_to_row, rows, self.texts(rows), damaged)
+
+    def _keyword_file(self) -> tuple[KeywordFile | None, list[str]]:
+        damaged: list[str] = []
+        for manifest in list_keyword_manifests(self._keywords_folder):
+            try:
+                return open_keyword_file(self._keywords_folder, manifest), damaged
+            except IndexFormatError as error:
+                damaged.append(str(error))
+        return None, damaged
 
     @property
     def coverage(self) -> Coverage:
@@ -183,7 +246,7 @@ class Snapshot:
             return file, self._visible_rows(file), tuple(damaged)
         return None, np.empty(0, np.int64), tuple(damaged)
 
-    def _visible_rows(self, file: VectorFile) -> np.ndarray:
+    def _visible_rows(self, file: VectorFile | KeywordFile) -> np.ndarray:
         rows = _find(self.rows.segment_ids, file.segment_ids)
         same_batch = np.zeros(len(rows), dtype=bool)
         found = rows >= 0

@@ -16,10 +16,11 @@ from indexer.errors import IndexDirectoryError, StorageError
 from indexer.storage import Location, create_whole
 from indexer.store.delta import data_files, detail_of, open_delta
 from indexer.store.index import IndexStore
+from indexer.store.keywords import list_keyword_manifests
 from indexer.store.vectors import list_manifests
 
 # Half-written files of processes that died; what is finished has another name.
-_LEFTOVERS = (".*.tmp", ".write-test-*", "segments/.part-*.tmp", "vectors/.v*.tmp")
+_LEFTOVERS = (".*.tmp", ".write-test-*", "segments/.part-*.tmp", "vectors/.v*.tmp", "keywords/.k*.tmp")
 _LOCK = ".compact.lock"
 # Nothing that holds it takes so long. What does is kept from harm by compare and swap.
 _LOCK_LIMIT_S = 6 * 3600
@@ -58,8 +59,9 @@ def _unneeded_data_files(store: IndexStore, older_than_hours: int) -> Iterator[L
 
 def _leftovers(store: IndexStore, cutoff_s: float) -> Iterator[Location]:
     named = {manifest.name for manifest in list_manifests(store.vectors_folder)}
-    vectors = store.vectors_folder.glob("v*")
-    without_manifest = [path for path in vectors if path.name.split(".")[0] not in named]
+    named |= {manifest.name for manifest in list_keyword_manifests(store.keywords_folder)}
+    files = [*store.vectors_folder.glob("v*"), *store.keywords_folder.glob("k*")]
+    without_manifest = [path for path in files if path.name.split(".")[0] not in named]
     half_written = [path for pattern in _LEFTOVERS for path in store.path.glob(pattern)]
     yield from (path for path in without_manifest + half_written if path.stat().st_mtime <= cutoff_s)
 

@@ -79,6 +79,10 @@ class VectorFile:
             bitmap = np.packbits(allowed, bitorder="little")
             selector = faiss.IDSelectorBitmap(bitmap)
         if self.manifest.kind == "hnsw":
+            if allowed is not None and np.count_nonzero(allowed) <= FLAT_UP_TO:
+                # A walk through the graph misses what it seldom may stop at; looking at so few is as fast, and exact.
+                flat = faiss.downcast_index(self._index.storage)
+                return flat.search(queries, k, params=faiss.SearchParameters(sel=selector))
             parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=max(_HNSW_SEARCH_EF, 2 * k))
         else:
             parameters = faiss.SearchParameters(sel=selector)

@@ -1,4 +1,4 @@
-"""Do the tables, the files and the vectors of an index agree?"""
+"""Do the tables, the files, the vectors and the keywords of an index agree?"""
 
 from __future__ import annotations
 
@@ -30,22 +30,24 @@ def verify(store: IndexStore) -> list[str]:
         problems += _file_problems(store)
         problems += _snapshot_problems(store.snapshot())
         problems += _vector_problems(store)
+        problems += _keyword_problems(store)
     except IndexDirectoryError as error:
         problems.append(str(error))
     return problems
 
 
 def repair_vectors(store: IndexStore) -> bool:
-    """Rebuilds the vector file from the tables where it is missing, damaged, incomplete or of other vectors.
+    """Rebuilds the files of vectors and keywords from the tables where they are missing, damaged or incomplete.
 
     Returns:
         Whether one was written.
 
     Raises:
         IndexFormatError: the tables themselves are damaged; `verify` names what is wrong with them.
-        StorageError: the vectors could not be written.
+        StorageError: the files could not be written.
     """
-    return store.build_vectors(anew=any(True for _ in _vector_problems(store))) is not None
+    built = store.build_vectors(anew=any(True for _ in _vector_problems(store))) is not None
+    return store.build_keywords() or built
 
 
 def _file_problems(store: IndexStore) -> Iterator[str]:
@@ -121,6 +123,12 @@ def _vector_problems(store: IndexStore) -> Iterator[str]:
                 f"the vector file {manifest.name} holds other vectors than the table: "
                 "rebuild it with `videobert verify --repair`"
             )
+
+
+def _keyword_problems(store: IndexStore) -> Iterator[str]:
+    """The newest keyword file is whole. Indexes of earlier versions have none, and need none."""
+    for problem in store.snapshot().keywords.damaged:
+        yield f"{problem}: rebuild it with `videobert verify --repair`"
 
 
 def _shown(path: Location) -> str:

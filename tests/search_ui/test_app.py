@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import av
+import numpy as np
 import pandas as pd
 import pytest
 
 from indexer import VideoIndex
 from indexer.errors import IndexSettingsError
 from indexer.query.calibration import Calibration
+from indexer.query.hybrid import PlainWords
 
 
 def names(page):
@@ -71,8 +73,23 @@ def test_card_says_span_score_and_labels(index, open_page):
 def test_card_quotes_what_is_said_as_plain_text(tmp_path, open_page, videos, index_folder):
     (videos / "green.srt").write_text("1\n00:00:01,000 --> 00:00:03,000\nin *May* :red[all] is $green$\n")
     index_folder(videos, tmp_path / "index")
-    page = ask(open_page(tmp_path / "index"), "green")
+    page = ask(open_page(tmp_path / "index"), "meadow")
     assert "“in *May* :red[all] is $green$”" in [text.value for text in page.text]
+    page = ask(open_page(tmp_path / "index"), '"green"')
+    assert r"“in \*May\* \:red\[all\] is \$**green**\$”" in [element.value for element in page.markdown]
+
+
+def test_filters_and_syntax_that_mean_nothing_are_said(index, open_page):
+    page = ask(open_page(index), '"open')
+    assert "a quote is not closed" in page.error[0].value
+    page = ask(open_page(index), "red")
+    assert len(page.get("image")) == 3
+    next(box for box in page.text_input if box.label == "Condition").set_value("nope=1").run()
+    assert "there is no column" in page.error[0].value
+    next(box for box in page.text_input if box.label == "Condition").set_value("").run()
+    next(box for box in page.text_input if box.label == "Videos").set_value("red.*").run()
+    assert not page.error
+    assert len(page.get("image")) == 1
 
 
 def test_no_confident_match_is_said_and_the_nearest_are_shown(index, open_page, certain):
@@ -91,6 +108,7 @@ def test_a_match_is_not_called_none(index, open_page, certain):
 
 def test_only_confident_leaves_out_what_is_not(index, open_page, monkeypatch):
     monkeypatch.setattr(Calibration, "confidence", lambda self, score: 0.99 if score > 0.15 else 0.1)
+    monkeypatch.setattr(PlainWords, "said", lambda self, keywords, rows: np.zeros(len(rows)))  # a name holds ":red"
     page = ask(open_page(index), "red")
     assert len(names(page)) == 3
     page.toggle[0].set_value(True).run()
@@ -160,9 +178,7 @@ def test_hostile_file_name_is_plain_text(index, open_page, hostile_name):
 def test_hostile_label_is_escaped(index, open_page, monkeypatch):
     from indexer.query import results
 
-    monkeypatch.setattr(
-        "indexer.query.video_index.Label", lambda label, score: results.Label(label="](x) <b>", score=1.0)
-    )
+    monkeypatch.setattr("indexer.query.search.Label", lambda label, score: results.Label(label="](x) <b>", score=1.0))
     page = ask(open_page(index), "blue")
     assert "\\]\\(x\\) \\<b\\>" in all_markdown(page)
 
@@ -245,7 +261,7 @@ def test_no_index_given_is_one_line_of_error(open_page):
 
 
 def test_error_of_the_model_is_one_line(index, open_page, monkeypatch):
-    def search(self, query, k=10):
+    def search(self, query, k=10, **options):
         raise IndexSettingsError("the index was made with\nanother model")
 
     monkeypatch.setattr(VideoIndex, "search", search)

@@ -61,3 +61,7 @@ def test_length_has_a_unit_that_fits(seconds, expected):
 
 def test_amount_counts_one_as_one():
     assert (wording.amount(1, "video"), wording.amount(1234, "video")) == ("1 video", "1,234 videos")
+
+
+def test_only_what_matched_is_bold():
+    assert wording.highlighted("a **dog** *runs* <b>") == r"a **dog** \*runs\* \<b\>"

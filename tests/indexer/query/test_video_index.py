@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.errors import IndexNotFoundError, IndexSettingsError, UsageError
+from indexer.errors import IndexNotFoundError, IndexSettingsError, UsageError, VideoError
+from indexer.query.filters import Filters
 from indexer.query.video_index import VideoIndex
 from indexer.store.index import IndexStore
 
@@ -39,11 +40,11 @@ def test_results_are_ranked_scored_and_labelled(colour_index):
     assert len(results) == 4
 
 
-def test_score_is_the_cosine_of_query_and_moment(colour_index):
+def test_score_is_the_cosine_of_query_and_moment_where_no_word_matches(colour_index):
     snapshot = colour_index._snapshot
-    best = colour_index.search("blue", k=1).results[0]
+    best = colour_index.search("blueish", k=1).results[0]
     vector = snapshot.embeddings()[snapshot.row_of(best.segment_id)]
-    query = np.asarray(colour_index._text_encoder.encode(["blue"]))[0]
+    query = np.asarray(colour_index._text_encoder.encode(["blueish"]))[0]
     assert best.score == pytest.approx(float(vector @ query), abs=1e-5)
 
 
@@ -76,11 +77,13 @@ def test_any_other_text_gets_an_answer(colour_index, query):
 
 
 def test_the_result_is_json(colour_index):
-    values = json.loads(json.dumps(colour_index.search("red", k=1).to_dict()))
+    values = json.loads(json.dumps(colour_index.search("rouge", k=1).to_dict()))
     assert set(values) == {"query", "matched", "results"}
-    assert set(values["results"][0]) == {
-        "rank", "video", "start_s", "end_s", "score", "confidence", "labels", "transcript", "segment_id"
-    }  # fmt: skip
+    contract = {"rank", "video", "start_s", "end_s", "score", "confidence", "labels", "transcript", "segment_id"}
+    assert set(values["results"][0]) == contract
+    (moment,) = colour_index.search('"red"', k=1).to_dict()["results"]
+    assert set(moment) == {*contract, "snippet"}
+    assert "**red**" in moment["snippet"]
 
 
 def test_classify_gives_each_moment_its_colour(colour_index):
@@ -156,3 +159,32 @@ def test_search_loads_no_ray():
     )
     out = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
     assert out.split()[0] == "False"
+
+
+def test_moments_like_one_of_the_index_come_by_cosine_without_itself(colour_index):
+    snapshot = colour_index.snapshot
+    row = snapshot.row_of(colour_index.search("red", k=1).results[0].segment_id)
+    exact = snapshot.embeddings() @ snapshot.embeddings()[row]
+    found = colour_index.search_like(int(snapshot.rows.segment_ids[row]), k=100)
+    rows = [snapshot.row_of(moment.segment_id) for moment in found.results]
+    assert row not in rows
+    assert [moment.score for moment in found.results] == pytest.approx(exact[rows], abs=1e-5)
+    assert found.results[0].score == pytest.approx(np.delete(exact, row).max(), abs=1e-5)
+    with pytest.raises(UsageError, match="there is no moment"):
+        colour_index.search_like(1)
+
+
+def test_an_image_and_a_clip_find_what_looks_like_them(colour_index, colour_videos, tmp_path):
+    Image.new("RGB", (64, 64), (0, 0, 255)).save(tmp_path / "like.png")
+    assert first(colour_index.search_like(tmp_path / "like.png", k=3)) == "blue.mp4"
+    found = colour_index.search_like(str(colour_videos / "red.mp4"), k=3, where=Filters(video="[rm]*"))
+    assert {Path(moment.video).name for moment in found.results} == {"red.mp4", "mixed.mp4"}
+    assert (first(found), found.results[0].score) == ("red.mp4", pytest.approx(1, abs=1e-4))
+
+
+def test_an_example_that_is_no_picture_is_one_line(colour_index, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(VideoError, match="not a video file"):
+        colour_index.search_like(tmp_path / "notes.txt")
+    with pytest.raises(UsageError, match="cannot read"):
+        colour_index.search_like(tmp_path / "none.png")

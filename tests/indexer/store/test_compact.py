@@ -47,6 +47,7 @@ def many(make_store):
     maker.add("/v/10.mp4", batch_id="b11")
     maker.remove("/v/5.mp4")
     maker.store.build_vectors()
+    maker.store.build_keywords()
     return maker
 
 

@@ -1,4 +1,4 @@
-"""Which video of an index a table means."""
+"""Which video of an index a person or a table means."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from indexer.ingest.paths import path_to_uri, source_path
 
 
 class VideoNames:
-    """Finds videos by URI, by path seen from the table's folder, or by the end of the URI.
+    """Finds videos by URI, by path seen from a folder, or by the end of the URI.
 
     Args:
         uris: of the videos in the index.
-        table: path of the table that names them.
+        table: path of the table that names them; relative paths start from its folder, None: from the current one.
     """
 
-    def __init__(self, uris: Iterable[str], table: str) -> None:
+    def __init__(self, uris: Iterable[str], table: str | None = None) -> None:
         self._uris = set(uris)
-        self._folder = os.path.dirname(os.path.abspath(table))
+        self._folder = None if table is None else os.path.dirname(os.path.abspath(table))
         self._table = table
         self._by_last: dict[str, list[str]] = {}
         for uri in sorted(self._uris):
             self._by_last.setdefault(uri.rsplit("/", 1)[-1], []).append(uri)
 
-    def find(self, name: str, row: int) -> str | None:
-        """The URI of the video that is named in a row, or None if it is not in the index.
+    def find(self, name: str, row: int | None = None) -> str | None:
+        """The URI of the video with a name, or None if it is not in the index.
+
+        Args:
+            row: of the table, for the error.
 
         Raises:
             UsageError: the name is the end of several URIs.
@@ -42,8 +45,9 @@ class VideoNames:
         tail = name.removeprefix("./")
         ends = [uri for uri in self._by_last.get(tail.rsplit("/", 1)[-1], []) if uri.endswith("/" + tail)]
         if len(ends) > 1:
+            where = f"row {row} of {self._table!r} names {name!r}, which" if row is not None else f"{name!r} is what"
             raise UsageError(
-                f"row {row} of {self._table!r} names {name!r}, which {len(ends)} videos of the index end in, "
+                f"{where} {len(ends)} videos of the index end in, "
                 f"for example {ends[0]!r} and {ends[1]!r}: write more of the path"
             )
         return ends[0] if ends else None

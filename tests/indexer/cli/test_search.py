@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+
+@pytest.fixture
+def search(videobert, videos, tmp_path):
+    """`videobert search` on an index of the small videos."""
+    assert videobert("index", videos, "--into", tmp_path / "index", "--model", "tiny_test")[0] == 0
+    return lambda *arguments: videobert("search", tmp_path / "index", *arguments)
+
+
+def found(answer):
+    code, out, err = answer
+    assert (code, err) == (0, "")
+    return sorted({moment["video"].rsplit("/", 1)[-1] for moment in json.loads(out)["results"]})
+
+
+def test_words_filters_and_examples_reach_the_index(search, videos):
+    (videos.parent / "own.csv").write_text("path,takes\nvideos/a.mp4,2\nvideos/sub/c.avi,7\n")
+    own = ("--metadata", videos.parent / "own.csv")
+    for arguments, expected in [
+        (['"black and white"'], ["b.mkv"]),
+        (["blocks", "--video", "*.m*"], ["a.mp4", "b.mkv"]),
+        (["blocks", "--in", "b.mkv"], ["b.mkv"]),
+        (["blocks", "--min-duration", "2", "--max-duration", "5"], ["b.mkv"]),
+        (["blocks", "--min-height", "9999"], []),
+        (["blocks", "--no-speech", "--modified-after", "2020-01-01"], ["a.mp4", "c.avi"]),
+        (["blocks", "--where", "takes>1", "--where", "duration_s<5", *own], ["c.avi"]),
+        (["--like", videos / "b.mkv", "--speech"], ["b.mkv"]),
+    ]:
+        assert found(search(*arguments, "--json", "-k", 50)) == expected, arguments
+
+
+def test_like_a_moment_leaves_it_out(search):
+    (moment,) = json.loads(search("blocks", "--in", "b.mkv", "--json")[1])["results"]
+    assert found(search("--like", moment["segment_id"], "--json")) == ["a.mp4", "c.avi"]
+
+
+def test_snippet_is_in_the_table(search):
+    assert "**black** and **white**" in search("black white", "--in", "b.mkv")[1]
+
+
+def test_what_cannot_be_asked_is_one_line(search):
+    for arguments, reason in [
+        (['"open'], "a quote is not closed"),
+        (["cat -dog", "--where", "nope=1"], "there is no column 'nope'"),
+        (["dog", "--like", "x.png"], "give either a query"),
+        (["--like", "x.png"], "cannot read 'x.png'"),
+        (["dog", "--metadata", "x.csv"], "filters nothing without a condition"),
+        ([], "give either a query"),
+    ]:
+        code, out, err = search(*arguments)
+        assert (code, out) == (2, ""), arguments
+        assert reason in err
+        assert err.count("\n") == 1
