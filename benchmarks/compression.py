@@ -3,7 +3,7 @@
     python -m benchmarks.compression --data flickr8k_train.parquet --clips FOLDER
 
 The data has the columns jpeg and captions. Its first 1,000 photographs, in the recipe's order, are those that the
-recipe holds out; 64 others calibrate and choose neurons. The folder of clips has a manifest.tsv, as the recipe wants it.
+recipe holds out; 64 others calibrate and choose neurons. The folder of clips has a manifest.tsv, as for the recipe.
 Without data nothing is measured. All models answer in turns, so speeds are ratios to the original in the same run.
 """
 

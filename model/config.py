@@ -110,6 +110,7 @@ class FusionConfig:
         frame_head_width: inner width of the MLP on the mean frame, beside the stack; 0: there is none.
         agreement_midpoint: with a frame head, the cosine of video and text at which the text counts half.
         agreement_width: how far above the midpoint that cosine has to be for the text to count 73 %.
+        agreement_weight: how much a text that fits in full counts beside the frames.
         max_period_s: longest wavelength of the time embeddings, seconds.
         init_seed: seed of the fresh weights, so that every machine starts from the same ones.
     """
@@ -118,6 +119,7 @@ class FusionConfig:
     frame_head_width: int = 0
     agreement_midpoint: float = 0.43
     agreement_width: float = 0.04
+    agreement_weight: float = 1.0
     max_period_s: float = 10_000.0
     init_seed: int = 0
 
@@ -248,7 +250,14 @@ def mini() -> VideoBertConfig:
         zero,
         name="mini",
         text=replace(zero.text, adapter_width=512),
-        fusion=replace(zero.fusion, transformer=tower, frame_head_width=512, agreement_midpoint=0.41),
+        fusion=replace(
+            zero.fusion,
+            transformer=tower,
+            frame_head_width=512,
+            agreement_midpoint=0.38,
+            agreement_width=0.03,
+            agreement_weight=0.6,
+        ),
         trained=("fusion.frame_head.", "gate", "text_encoder.adapter.", *last_layers, "frame_encoder.head."),
     )
 

@@ -197,9 +197,9 @@ class VideoBert(nn.Module):
         return F.normalize(anchor + self.gate * residual * has_frames, dim=1)
 
     def _agreement(self, video: Tensor, text: Tensor) -> Tensor:
-        """How far a text is believed to speak of what is seen, 0 to 1: vectors [B, E] -> [B, 1]."""
-        cosine = (video * text).sum(dim=1, keepdim=True)
-        return ((cosine - self.config.fusion.agreement_midpoint) / self.config.fusion.agreement_width).sigmoid()
+        """How much a text counts, by how far it is believed to speak of what is seen: vectors [B, E] -> [B, 1]."""
+        cosine, fusion = (video * text).sum(dim=1, keepdim=True), self.config.fusion
+        return fusion.agreement_weight * ((cosine - fusion.agreement_midpoint) / fusion.agreement_width).sigmoid()
 
     def _video_anchor(self, features: Tensor, frame_mask: Tensor) -> Tensor:
         probabilities = self.frame_encoder.classify(features, self.config.conse_temperature)

@@ -167,9 +167,7 @@ class VideoEncoder:
 def labels_seen(probabilities: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
     """The few most probable of C classes as `schema.LABELS_TYPE` holds them: float [C] and C names."""
     best = np.argsort(-probabilities, kind="stable")[:_NUM_LABELS]
-    return [
-        {"label": names[c], "score": float(probabilities[c])} for c in best if probabilities[c] >= _MIN_LABEL_SCORE
-    ]
+    return [{"label": names[c], "score": float(probabilities[c])} for c in best if probabilities[c] >= _MIN_LABEL_SCORE]
 
 
 def _note_facts(stream: Iterable[VideoInfo | SampledFrame | DecodeEnd], row: dict[str, Any]) -> Iterator[SampledFrame]:

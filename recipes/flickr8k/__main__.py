@@ -5,6 +5,7 @@
 Stage 1 tunes the last layers of the CNN, under a tower and a query adapter that are then thrown away. On the features
 that these layers now give, stage 2 trains frame head and query adapter: once without the photographs held out, to
 measure on these, and once more on all, for the file. The same machine, data and number of threads give the same file.
+With --cnn, stage 1 is left out and its result read from a checkpoint: given the shipped one, stage 2 makes it again.
 """
 
 from __future__ import annotations
@@ -67,7 +68,11 @@ def main() -> None:
     photographs = read_photographs(arguments.data, recipe.seed)
     views, sentences = _frozen(photographs, recipe, Cache(arguments.cache, arguments.data))
     num_held_out = arguments.held_out
-    encoder, features = tune_cnn(views, sentences, num_held_out, recipe)
+    if arguments.cnn is None:
+        encoder, features = tune_cnn(views, sentences, num_held_out, recipe)
+    else:
+        encoder = _cnn(load_videobert(str(arguments.cnn), runtime="torch"))
+        features = _features(LateLayers(encoder, recipe.first_tuned_block), views)
     if num_held_out:
         measured = train_head(encoder, features, sentences, num_held_out, recipe)
         _print(evaluate_photographs(measured, photographs.part(0, num_held_out)))
@@ -83,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="Parquet file with the columns jpeg and captions")
     parser.add_argument("--clips", type=Path, help="folder with captioned clips and manifest.tsv, to measure on")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, *.safetensors")
+    parser.add_argument("--cnn", type=Path, help="checkpoint with the layers that stage 1 would tune, instead of it")
     parser.add_argument("--held-out", type=int, default=1000, help="photographs to measure on; 0 to measure on none")
     parser.add_argument("--cache", type=Path, help="folder that keeps the frozen layers' results between runs, 500 MB")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; another number gives another file")
@@ -111,7 +117,12 @@ def tune_cnn(
     loss = CnnLoss(model, late, views, sentences, temperature, recipe.distillation)
     _set_training(model, late)
     fit(groups, len(views[0]) - num_held_out, lambda rows: loss(rows + num_held_out), recipe.cnn)
-    return _cnn(model), torch.stack([late.features(states) for states in views], dim=1)
+    return _cnn(model), _features(late, views)
+
+
+def _features(late: LateLayers, views: list[Tensor]) -> Tensor:
+    """Features of all views: float16 [N, V, D]."""
+    return torch.stack([late.features(states) for states in views], dim=1)
 
 
 def train_head(
