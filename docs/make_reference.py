@@ -18,6 +18,7 @@ from indexer.cli import (  # noqa: F401 - each registers its verbs
     index,
     inspect,
     maintain,
+    refresh,
     search,
     train,
     ui,

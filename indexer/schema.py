@@ -54,6 +54,7 @@ VIDEOS = pa.schema(
     ]
 )
 
+
 def without_meanings(table_schema: pa.Schema) -> pa.Schema:
     """The schema as rows are written: Delta refuses rows whose descriptions are not word for word those of the table,
     which another version of this project may have made."""

@@ -70,7 +70,7 @@ _MINI = WeightsFile(
     package="model",
     distribution="videobert-search",
     path="data/mini.safetensors",
-    sha256="a142069b250ddb601b801cdd84cc1941f71ea2695a2883c877e1ea1ccbc2978d",
+    sha256="e066f78ce7105f037dd60bf46f01a9b90391e04851cf5ae188a294a67fbf00af",
 )
 BASE_FILES: Mapping[str, WeightsFile] = {"text": TEXT, "tokenizer": TOKENIZER, "frames": FRAMES, "labels": LABELS}
 WEIGHTS_FILES: Mapping[str, Mapping[str, WeightsFile]] = {
