@@ -63,7 +63,7 @@ def trainable_model(base: VideoBert) -> VideoBert:
 
 def caption_config(config: VideoBertConfig) -> VideoBertConfig:
     """The settings of the model that comes out of this training, if it starts with these."""
-    new = ("fusion.frame_head.", "fusion.output.", "gate", "text_encoder.adapter.")
+    new = ("fusion.frame_head.", "gate", "text_encoder.adapter.")  # beside a frame head, a fresh output is at zero
     known = tuple(part for part in new if not part.startswith(config.trained))  # startswith(()) is False
     return replace(
         config,

@@ -280,7 +280,7 @@ def assert_nothing_left_over(index: Path) -> None:
         assert on_disk == set(data_files(open_delta(folder), folder))
     stems = {path.name.split(".")[0] for path in (index / "vectors").iterdir()}
     assert len(list((index / "vectors").iterdir())) == 3 * len(stems)
-    assert {path.name for path in index.iterdir()} == {"index.json", "segments", "vectors", "videos"}
+    assert {path.name for path in index.iterdir()} == {"index.json", "keywords", "segments", "vectors", "videos"}
 
 
 def run_and_die(kill: Kill, collection: SimpleNamespace, index: Path) -> None:

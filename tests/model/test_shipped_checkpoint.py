@@ -100,7 +100,9 @@ def test_vector_of_video_with_text_is_the_formula_of_the_model_card(mini, photog
     video, text = _photographs(mini, photograph), ["a cat looks into the camera", "a cat", "a flower on a stem"]
     seen, told = mini.encode_video(*video), mini.encode_text(text)
     cosine, settings = (seen * told).sum(dim=1, keepdim=True), mini.config.fusion
-    agreement = 1 / (1 + torch.exp((settings.agreement_midpoint - cosine) / settings.agreement_width))
+    agreement = settings.agreement_weight / (
+        1 + torch.exp((settings.agreement_midpoint - cosine) / settings.agreement_width)
+    )
     expected = F.normalize(seen + agreement * told, dim=1)
     torch.testing.assert_close(mini.encode_video(*video, text), expected, rtol=0, atol=1e-5)
 

@@ -34,7 +34,7 @@ def scalars(folder) -> EventAccumulator:
 
 
 def test_captions_teach_the_model_words_that_it_did_not_know(captions, prepare, train_here, tmp_path):
-    prepared = prepare(captions, num_epochs=12, batch_size=32, held_out_share=0.25)
+    prepared = prepare(captions, num_epochs=30, batch_size=32, held_out_share=0.25)
     result = train_here(prepared)
     assert (prepared.items, prepared.held_out) == (30, 10)
     model, untrained = load_model(str(tmp_path / "out.safetensors")), load_model("tiny_test")
@@ -67,7 +67,6 @@ def test_caption_config_keeps_what_was_trained_before():
     assert config == preset("mini")
     assert caption_config(preset("mini-zero")).trained == (
         "fusion.frame_head.",
-        "fusion.output.",
         "gate",
         "text_encoder.adapter.",
     )
