@@ -70,7 +70,7 @@ _MINI = WeightsFile(
     package="model",
     distribution="videobert-search",
     path="data/mini.safetensors",
-    sha256="e066f78ce7105f037dd60bf46f01a9b90391e04851cf5ae188a294a67fbf00af",
+    sha256="322932b3dd731041134c2f2a9f0b14beb447b9cd4de48cdd4011c63472adf854",
 )
 BASE_FILES: Mapping[str, WeightsFile] = {"text": TEXT, "tokenizer": TOKENIZER, "frames": FRAMES, "labels": LABELS}
 WEIGHTS_FILES: Mapping[str, Mapping[str, WeightsFile]] = {

@@ -42,6 +42,9 @@ class Recipe:
         first_tuned_block: the CNN is frozen before this one of its 16 blocks.
         num_views: of each photograph: itself, its mirror image, and random crops.
         distillation: in stage 1, weight of the loss that keeps ImageNet's classes as they were.
+        kept_gate: after stage 2, the part of the gate that stays. Less of the head costs photographs like those of the
+            training nothing, and lets the anchor speak for all others (Wortsman et al., "Robust fine-tuning of
+            zero-shot models", 2022).
         captions_weight: in stage 2, weight of the loss by which captions of one photograph find each other.
         cnn, head: the loops of the two stages.
         fresh_rate, tuned_rate, temperature_rate: learning rates of head, gate and adapter, of the CNN, and of the
@@ -52,6 +55,7 @@ class Recipe:
     first_tuned_block: int = 13
     num_views: int = 3
     distillation: float = 0.3
+    kept_gate: float = 0.4
     captions_weight: float = 0.2
     cnn: LoopSettings = field(default_factory=lambda: LoopSettings(num_epochs=6, batch_size=128, ema_decay=0.98))
     head: LoopSettings = field(default_factory=lambda: LoopSettings(num_epochs=24, batch_size=256))
@@ -144,6 +148,8 @@ def train_head(
     loss = HeadLoss(model, features, sentences, temperature, recipe.captions_weight)
     _set_training(model)
     fit(groups, len(features) - num_held_out, lambda rows: loss(rows + num_held_out), recipe.head)
+    with torch.no_grad():
+        model.gate.mul_(recipe.kept_gate)
     return model.eval()
 
 
