@@ -39,7 +39,7 @@ _SUFFIXES = (".json", ".sqlite", ".rows.parquet")
 # A label that the model itself hardly believes in is no word of the moment.
 MIN_LABEL_SCORE = 0.1
 # Columns of `MomentText` in which the plain words of a query count; that of labels is in the vectors already.
-SPOKEN_OR_WRITTEN = ("transcript", "title", "name")
+SPOKEN_OR_WRITTEN = ("transcript", "title")
 _SNIPPET_WORDS = 16
 
 
