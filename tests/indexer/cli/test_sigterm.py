@@ -20,6 +20,7 @@ import os, signal, sys
 from indexer.cli.app import main
 from indexer.recorder import Recorder
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
 signal_number = int(sys.argv.pop(1))
 real, batches = Recorder._count, 0
 
