@@ -11,21 +11,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import typer.main
 
 from indexer import schema
-from indexer.cli import (  # noqa: F401 - each registers its verbs
-    compress,
-    evaluate,
-    export,
-    index,
-    inspect,
-    maintain,
-    refresh,
-    search,
-    train,
-    ui,
-)
-from indexer.cli.app import app
+from indexer.cli.app import app, register_verbs
 from indexer.export import SCHEMA
 
+register_verbs()
 TARGET = Path(__file__).with_name("reference.md")
 
 _INTRODUCTION = """# Reference

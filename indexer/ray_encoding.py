@@ -12,13 +12,14 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import ray
 import ray.data
-import ray.exceptions
 
 from indexer.batches import BatchEncoder, BatchResult, EncoderSettings, WorkItem, failed_batch, make_batches
 from indexer.errors import StorageError, VideoBertSearchError, WorkerError
@@ -94,16 +95,24 @@ def _require_reachable(address: str) -> None:
 
 
 def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster]:
-    try:
-        ray.init(**options, logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"join the Ray cluster at {address!r}" if address else "start Ray on this machine"
-        raise WorkerError(f"could not {where}: {_one_line(error)}") from error
-    try:
-        resources = ray.cluster_resources()
-        yield Cluster(num_cpus=max(1, int(resources.get("CPU", 1))), num_gpus=int(resources.get("GPU", 0)))
-    finally:
-        ray.shutdown()
+    """Starts Ray in a thread of its own, which lives as long as Ray does: when it ends, so do the processes it started.
+
+    Objects that are put by the thread that started Ray are numbered from 1 again in every session. A reference left
+    from an earlier session in this process (in the traceback of an error, say), once collected, would then release the
+    object of the same number in this one. The objects of all other threads have names drawn at random.
+    """
+    options = {**options, "logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
+    with ThreadPoolExecutor(max_workers=1) as starter:
+        try:
+            starter.submit(ray.init, **options).result()
+        except Exception as error:  # a node that does not start in time is Ray's plain Exception
+            where = f"join the Ray cluster at {address!r}" if address else "start Ray on this machine"
+            raise WorkerError(f"could not {where}: {_one_line(error)}") from error
+        try:
+            resources = ray.cluster_resources()
+            yield Cluster(num_cpus=max(1, int(resources.get("CPU", 1))), num_gpus=int(resources.get("GPU", 0)))
+        finally:
+            ray.shutdown()
 
 
 def encode_on_ray(
@@ -145,24 +154,27 @@ def encode_on_ray(
         num_cpus=_CPUS_PER_WORKER,
         num_gpus=1 if on_gpu else None,
     )
-    try:
-        with closing(_rows(dataset)) as results:
-            for row in results:
-                yield _result(row)
-    except (ray.exceptions.RayError, RuntimeError) as error:
-        kept = "what was committed is kept, run the same command again"
-        raise WorkerError(f"the workers stopped: {_one_line(error)}; {kept}") from error
+    with closing(_rows(dataset)) as results:
+        for row in results:
+            yield _result(row)
 
 
 def _rows(dataset: ray.data.Dataset) -> Generator[dict[str, Any], None, None]:
     """Rows as they arrive. Without prefetching, which would hold a result back until the next one has arrived.
 
     Ray Data's own generator is closed here: collected later, after Ray has been shut down, it would raise.
+
+    Raises:
+        WorkerError: whatever Ray Data raised; errors from inside it are of any type.
     """
-    tables: Any = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-    with closing(tables):
-        for table in tables:
-            yield from table.to_pylist()
+    try:
+        tables: Any = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+        with closing(tables):
+            for table in tables:
+                yield from table.to_pylist()
+    except Exception as error:
+        kept = "what was committed is kept, run the same command again"
+        raise WorkerError(f"the workers stopped: {_one_line(error)}; {kept}") from error
 
 
 class Attempts:
@@ -248,18 +260,24 @@ def _native_messages_hidden() -> Iterator[None]:
     """Hides what Ray's C++ core writes to file descriptor 2, such as warnings about Ray Data's own actors, from the
     progress bar. Python's stderr goes on to the terminal."""
     sys.stderr.flush()
-    terminal, python_stderr = os.dup(2), sys.stderr
+    terminal, python_stderr = _terminal_descriptor(), sys.stderr
+    os.dup2(2, terminal)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
-    sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1)
+    os.close(nowhere)
+    sys.stderr = os.fdopen(terminal, "w", buffering=1, closefd=False)
     try:
         yield
     finally:
         sys.stderr.flush()
         os.dup2(terminal, 2)
         sys.stderr = python_stderr
-        os.close(terminal)
-        os.close(nowhere)
+
+
+@cache
+def _terminal_descriptor() -> int:
+    """A file descriptor that is never closed: Ray's fault handler and threads keep the stream they find."""
+    return os.dup(2)
 
 
 def _quieten(context: ray.data.DataContext) -> None:

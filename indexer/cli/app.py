@@ -30,8 +30,8 @@ def _options(
         print(context.get_help())
 
 
-def main() -> None:
-    """Entry point of `videobert` and `python -m indexer`."""
+def register_verbs() -> None:
+    """Loads the files of the verbs, each of which adds its own to `app`."""
     from indexer.cli import (  # noqa: F401 - each registers its verbs
         compress,
         evaluate,
@@ -45,5 +45,9 @@ def main() -> None:
         ui,
     )
 
+
+def main() -> None:
+    """Entry point of `videobert` and `python -m indexer`."""
+    register_verbs()
     # Typer's own handling would print several lines and, for errors of ours, a traceback.
     console.run(lambda: app(standalone_mode=False), debug="--debug" in sys.argv)

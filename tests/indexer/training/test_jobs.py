@@ -210,10 +210,10 @@ def test_out_that_cannot_be_written_is_refused_before_any_work(colour_folder, pr
 
 @pytest.fixture
 def spoken_index(synthetic, run_index, tmp_path):
-    """Twelve short videos, most with subtitles."""
+    """Twelve short videos, all but one with subtitles: whichever two are held out, one has a text."""
     for number in range(12):
         synthetic.write(f"v{number}.mp4", range(0, 4_000, 200), numbers=[number * 997 + i // 5 for i in range(20)])
-        if number % 4:
+        if number:
             text = f"1\n00:00:00,500 --> 00:00:03,000\nnumber {number} of many words here\n"
             (synthetic.folder / f"v{number}.srt").write_text(text)
     run_index(*sorted(synthetic.folder.glob("*.mp4")))
@@ -225,7 +225,7 @@ def test_pretraining_learns_from_an_index_and_writes_a_checkpoint(spoken_index, 
         str(spoken_index),
         str(tmp_path / "pre.safetensors"),
         model=None,
-        settings=TrainingSettings(num_epochs=15, learning_rate=3e-3, batch_size=8),
+        settings=TrainingSettings(num_epochs=60, learning_rate=3e-3, batch_size=8),
         pretraining=PretrainingSettings(),
         held_out_share=0.2,
     )
@@ -233,7 +233,7 @@ def test_pretraining_learns_from_an_index_and_writes_a_checkpoint(spoken_index, 
     result = train_here(prepared)
     events = scalars(prepared.job.folder)
     losses = [event.value for event in events.Scalars("loss/masked_text")]
-    assert sum(losses[-5:]) < sum(losses[:5])
+    assert sum(losses[-20:]) < sum(losses[:20])
     assert {"loss/masked_visual", "loss/alignment", "loss/contrastive"} <= set(events.Tags()["scalars"])
     assert {"masked_text", "masked_visual", "negative_loss"} <= set(result["metrics"])
     model = load_model(str(tmp_path / "pre.safetensors"))

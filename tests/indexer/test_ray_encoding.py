@@ -1,0 +1,44 @@
+"""What Ray's own behaviour would break."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import ray
+import ray.data
+
+from indexer.errors import WorkerError
+from indexer.ray_encoding import _rows, ray_cluster
+
+
+def _put_in_a_session() -> ray.ObjectRef:
+    with ray_cluster(num_cpus=1):
+        return ray.put("something")
+
+
+def test_objects_of_two_sessions_in_one_process_never_share_a_name():
+    references = []
+    for _ in range(2):
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            references.append(thread.submit(_put_in_a_session).result())
+    assert references[0].hex() != references[1].hex()
+
+
+def test_an_error_inside_ray_data_is_one_clear_line():
+    class Broken:
+        def iter_batches(self, **_):
+            raise KeyError("a reference")
+
+    with pytest.raises(WorkerError, match="the workers stopped: 'a reference'; what was committed is kept"):
+        list(_rows(Broken()))
+
+
+def test_a_ray_that_does_not_start_is_one_clear_line(monkeypatch):
+    def broken(**_):
+        raise Exception("The current node timed out during startup")
+
+    monkeypatch.setattr(ray, "init", broken)
+    with (
+        pytest.raises(WorkerError, match="could not start Ray on this machine: The current node timed out"),
+        ray_cluster(),
+    ):
+        pass
