@@ -249,14 +249,14 @@ def mini() -> VideoBertConfig:
     return replace(
         zero,
         name="mini",
-        text=replace(zero.text, adapter_width=512),
+        text=replace(zero.text, adapter_width=1536),
         fusion=replace(
             zero.fusion,
             transformer=tower,
-            frame_head_width=512,
-            agreement_midpoint=0.34,
+            frame_head_width=1536,
+            agreement_midpoint=0.37,
             agreement_width=0.05,
-            agreement_weight=0.6,
+            agreement_weight=0.65,
         ),
         trained=("fusion.frame_head.", "gate", "text_encoder.adapter.", *last_layers, "frame_encoder.head."),
     )

@@ -70,7 +70,7 @@ _MINI = WeightsFile(
     package="model",
     distribution="videobert-search",
     path="data/mini.safetensors",
-    sha256="322932b3dd731041134c2f2a9f0b14beb447b9cd4de48cdd4011c63472adf854",
+    sha256="6f78075d5c30e76aa0daa7402836e4eb807acc6c16180701edccd0eea2ba2ab2",
 )
 BASE_FILES: Mapping[str, WeightsFile] = {"text": TEXT, "tokenizer": TOKENIZER, "frames": FRAMES, "labels": LABELS}
 WEIGHTS_FILES: Mapping[str, Mapping[str, WeightsFile]] = {

@@ -77,7 +77,8 @@ def load_model(
         name: "mini"; "mini-zero", the same backbones without any training; "tiny_test" (random weights, for tests); or
             another form of name, see above.
         device: as PyTorch names it, e.g. "cpu" or "cuda:1"; "auto" is a GPU where there is one.
-        runtime: what runs the frame encoder: "torch", "openvino", or "auto" for the faster one that works here.
+        runtime: what runs the frame encoder: "torch", "openvino", "compiled" (by PyTorch, on a GPU), or "auto" for the
+            faster one that works here without a long start.
         num_threads: CPU threads to use, for PyTorch in this whole process; None leaves PyTorch as it is and gives
             OpenVINO every core.
         for_training: also a backbone of timm that nothing relates to text before training has done so.

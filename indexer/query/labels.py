@@ -60,7 +60,7 @@ class LabelCalibration:
 
 
 # Fitted by `python -m benchmarks.fit_labels`. Other models take those of mini: the cosine comes in standard deviations.
-_MINI = LabelCalibration(cosine=1.566, seen=2.421, elsewhere=0.657, none=1.364)
+_MINI = LabelCalibration(cosine=1.792, seen=1.037, elsewhere=0.572, none=1.817)
 CALIBRATIONS = {"mini": _MINI, "mini-zero": LabelCalibration(cosine=0.899, seen=3.666, elsewhere=0.449, none=0.601)}
 
 
@@ -82,6 +82,10 @@ class LabelScorer:
         self._labels = _unit(bare + prompted)
         self._background = background_vectors(text_encoder, model_fingerprint)
         self._meanings = _meanings(labels, bare, text_encoder)
+
+    @property
+    def num_labels(self) -> int:
+        return len(self._labels)
 
     def score(self, embeddings: np.ndarray, seen: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """How likely each label fits each moment, and how likely none does.
