@@ -112,6 +112,7 @@ def compact(
         _commit(store.segments.folder, mergers)
         _merge_ledger_files(store.path / "videos")
         deleted = delete_unneeded(store, older_than_hours)
+        store.build_vectors()
         store.build_keywords()
         return CompactReport(
             files_before=len(files),

@@ -135,12 +135,25 @@ def data_files(table: DeltaTable, folder: Location) -> list[str]:
 def read_parquet_files(files: Sequence[str], table_schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Reads whole files in the given order, as one table of the given schema (or of some of its columns).
 
+    A nullable column that a file does not have, because it is older than the column, is null.
+
     Raises:
         IndexFormatError: a file is missing or damaged.
     """
     wanted = table_schema if columns is None else pa.schema([table_schema.field(name) for name in columns])
-    tables = [read_parquet_file(file, wanted.names).cast(wanted) for file in files]
+    tables = [_read_as(file, wanted) for file in files]
     return pa.concat_tables(tables) if tables else wanted.empty_table()
+
+
+def _read_as(file: str, wanted: pa.Schema) -> pa.Table:
+    with opened_parquet(file) as parquet:
+        there = set(parquet.schema_arrow.names)
+        names = [field.name for field in wanted if field.name in there or not field.nullable]
+        table = parquet.read(columns=names, use_threads=False)
+        arrays = [
+            table[field.name] if field.name in names else pa.nulls(table.num_rows, field.type) for field in wanted
+        ]
+        return pa.table(arrays, names=wanted.names).cast(wanted)
 
 
 def read_parquet_file(file: str, columns: list[str]) -> pa.Table:

@@ -17,15 +17,21 @@ from deltalake.exceptions import DeltaError
 from indexer.config import FORMAT_VERSION, IndexConfig
 from indexer.errors import IndexFormatError, IndexNotFoundError, IndexSettingsError, StorageError
 from indexer.storage import Location, create_whole, location, write_whole
-from indexer.store.delta import detail_of
+from indexer.store.delta import detail_of, open_delta
 from indexer.store.keywords import build_keyword_file, delete_other_keywords
 from indexer.store.ledger import Ledger
+from indexer.store.moment_vectors import Coverage
 from indexer.store.segments_table import SegmentFile, SegmentsTable
 from indexer.store.snapshot import SegmentRows, Snapshot, read_keys
-from indexer.store.vectors import VectorManifest, build_vector_file, delete_older, delete_others
+from indexer.store.tuning import text_queries
+from indexer.store.vector_writer import build_vector_file
+from indexer.store.vectors import FLAT, VectorManifest, delete_older, delete_others, kind_for
 
 _SETTINGS = "index.json"
 _REFRESHED = "index-{generation}.json"
+# A run leaves the vector file of a large collection as it is up to these shares of its moments: scanning so many costs
+# a search about as much again, and a new file costs minutes. `compact` covers them all.
+_MOST_UNCOVERED, _MOST_TOMBSTONES = 0.02, 0.1
 
 
 class IndexStore:
@@ -160,6 +166,12 @@ class IndexStore:
         config = self.config if is_ours else self._config_of(ledger.generation)
         return Snapshot(config, ledger, rows, self.vectors_folder, self.keywords_folder)
 
+    def state(self) -> tuple[object, ...]:
+        """Versions of both tables and names of vector and keyword files: changes whenever a new snapshot would."""
+        folders = (self.vectors_folder, self.keywords_folder)
+        names = [tuple(sorted(path.name for path in folder.glob("*.json"))) for folder in folders]
+        return (self.ledger.version(), open_delta(self.segments.folder).version(), *names)
+
     def commit(self, videos: pa.Table, files: Sequence[SegmentFile], remove: Iterable[int] = ()) -> int:
         """Makes a batch visible: first its moments, then, in one atomic step, its videos.
 
@@ -174,23 +186,36 @@ class IndexStore:
         self.segments.add(files)
         return self.ledger.commit(videos, remove)
 
-    def build_vectors(self, *, anew: bool = False) -> VectorManifest | None:
+    def build_vectors(
+        self, *, anew: bool = False, if_due: bool = False, queries: np.ndarray | None = None
+    ) -> VectorManifest | None:
         """Writes a vector file for the newest ledger version; None where it is covered already, or empty.
 
         Args:
             anew: write it even where one seems to cover the version, and delete all others.
+            if_due: leave it where what is not covered costs a search little beside what a new file would cost.
+            queries: float32 [Q, dim], what a search in a large collection is tuned with; None: everyday sentences.
         """
         snapshot = self.snapshot()
         coverage = snapshot.coverage
         is_covered = not coverage.uncovered and not coverage.tombstones and not coverage.damaged
         if snapshot.num_segments == 0 or (is_covered and not anew):
             return None
+        kind = kind_for(snapshot.num_segments, snapshot.config.embedding_dim)
+        if if_due and kind == coverage.kind != FLAT and not coverage.damaged and not _is_stale(coverage):
+            return None
+        if queries is None and kind != FLAT:
+            queries = text_queries(snapshot.config)
+        order = snapshot.file_order
         manifest = build_vector_file(
             self.vectors_folder,
-            vectors=snapshot.embeddings(),
-            segment_ids=snapshot.rows.segment_ids,
-            batch_ids=snapshot.rows.batch_ids,
+            parts=snapshot.embeddings_by_file(),
+            dim=snapshot.config.embedding_dim,
+            segment_ids=snapshot.rows.segment_ids[order],
+            batch_ids=snapshot.rows.batch_ids.take(pa.array(order)),
             ledger_version=snapshot.ledger.version,
+            kind=kind,
+            queries=queries,
         )
         if anew or coverage.damaged:
             delete_others(self.vectors_folder, manifest)
@@ -204,7 +229,7 @@ class IndexStore:
         is_whole = keywords.has_file and not (keywords.uncovered or keywords.tombstones or keywords.damaged)
         if snapshot.num_segments == 0 or is_whole:
             return False
-        order = np.argsort(snapshot.rows.file_numbers, kind="stable")
+        order = snapshot.file_order
         manifest = build_keyword_file(
             self.keywords_folder,
             texts=(text for _, texts in snapshot.all_texts() for text in texts),
@@ -216,6 +241,11 @@ class IndexStore:
         return True
 
 
+def _is_stale(coverage: Coverage) -> bool:
+    num_moments = coverage.covered + coverage.uncovered
+    return coverage.uncovered > _MOST_UNCOVERED * num_moments or coverage.tombstones > _MOST_TOMBSTONES * num_moments
+
+
 def _require_equal(store: IndexStore, config: IndexConfig) -> None:
     found = store.config
     is_same = found.model_fingerprint == config.model_fingerprint  # under whatever name: its folder may have moved
@@ -224,6 +254,7 @@ def _require_equal(store: IndexStore, config: IndexConfig) -> None:
         ("weights of the model (fingerprint)", found.model_fingerprint[:12], config.model_fingerprint[:12]),
         ("the frame rate", found.sampling.frame_rate_hz, config.sampling.frame_rate_hz),
         ("the segment length", found.sampling.segment_length_s, config.sampling.segment_length_s),
+        ("the sampling", found.sampling.mode, config.sampling.mode),
     ]:
         if theirs != ours:
             raise IndexSettingsError(

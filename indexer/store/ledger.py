@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from indexer import schema
@@ -133,6 +133,7 @@ class Ledger:
             table = open_delta(self._folder)
             if table.version() != version:
                 return False
+            _add_missing_columns(table)
             write_deltalake(table, rows.cast(_WRITTEN), mode="overwrite", commit_properties=settings)
         except CommitFailedError:
             return False
@@ -158,6 +159,7 @@ class Ledger:
                 "the index has been refreshed with another model meanwhile: what this run made with the old one cannot "
                 "be added; run again with the new model"
             )
+        _add_missing_columns(table)
         ids = rows["video_id"].to_numpy()
         known = self._ids(table)
         if np.isin(ids, known).any():
@@ -185,6 +187,14 @@ class Ledger:
             self._known_ids = ids["video_id"].to_numpy()
             self._known_version = table.version()
         return self._known_ids
+
+
+def _add_missing_columns(table: DeltaTable) -> None:
+    """Gives a ledger that an older version of this project made the columns that have been added since."""
+    known = {field.name for field in table.schema().fields}
+    missing = [field for field in Schema.from_arrow(_WRITTEN).fields if field.name not in known]
+    if missing:
+        table.alter.add_columns(missing, commit_properties=COMPARE_AND_SWAP)
 
 
 def _generation(table: DeltaTable) -> int:

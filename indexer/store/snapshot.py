@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -24,28 +23,10 @@ from indexer.store.keywords import (
     open_keyword_file,
 )
 from indexer.store.ledger import LedgerSnapshot
+from indexer.store.moment_vectors import Coverage, MomentVectors
 from indexer.store.vectors import VectorFile, list_manifests, open_vector_file
 
 _KEY_COLUMNS = ["segment_id", "video_id", "batch_id", "start_s", "end_s"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Coverage:
-    """How much of a snapshot its vector file covers.
-
-    Attributes:
-        kind: "flat", "hnsw" or "none".
-        covered: visible moments in the vector file.
-        uncovered: visible moments that are scanned exactly.
-        tombstones: rows of the vector file that are no longer visible.
-        damaged: what was wrong with newer vector files that had to be passed over.
-    """
-
-    kind: str
-    covered: int
-    uncovered: int
-    tombstones: int
-    damaged: tuple[str, ...]
 
 
 class SegmentRows:
@@ -80,6 +61,18 @@ class SegmentRows:
 
     def __len__(self) -> int:
         return len(self.segment_ids)
+
+    @functools.cached_property
+    def in_order(self) -> np.ndarray:
+        """Rows int64 [N] by video, and within each by time."""
+        return np.lexsort((self.start_s, self.video_rows))
+
+    @functools.cached_property
+    def places(self) -> np.ndarray:
+        """Where each row stands in `in_order`, int64 [N]."""
+        places = np.empty(len(self), dtype=np.int64)
+        places[self.in_order] = np.arange(len(self))
+        return places
 
 
 class Snapshot:
@@ -127,7 +120,7 @@ class Snapshot:
 
     def read_file_by_file(self, columns: list[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
         """All visible moments, one stored file at a time: (rows of the snapshot, their columns)."""
-        by_file = np.argsort(self.rows.file_numbers, kind="stable")
+        by_file = self.file_order
         starts = np.flatnonzero(np.diff(self.rows.file_numbers[by_file], prepend=-1))
         for rows in np.split(by_file, starts)[1:]:
             table = read_parquet_file(self.rows.files[self.rows.file_numbers[rows[0]]], columns)
@@ -142,6 +135,16 @@ class Snapshot:
         for file_rows, table in self.read_file_by_file(["embedding"]):
             result[file_rows] = _vectors(table, self.config.embedding_dim)
         return result[wanted]
+
+    def embeddings_by_file(self) -> Iterator[np.ndarray]:
+        """Fused vectors float32 [n, dim] of all visible moments in parts, in the order of `file_order`."""
+        for _, table in self.read_file_by_file(["embedding"]):
+            yield _vectors(table, self.config.embedding_dim)
+
+    @functools.cached_property
+    def file_order(self) -> np.ndarray:
+        """All rows int64 [N] in the order of `read_file_by_file`."""
+        return np.argsort(self.rows.file_numbers, kind="stable")
 
     def texts(self, rows: np.ndarray) -> list[MomentText]:
         """The words of some visible moments, in the order of `rows`."""
@@ -165,40 +168,14 @@ class Snapshot:
             allowed: bool [N]; only these moments are looked at, None allows all.
 
         Returns:
-            Scores float32 [Q, K] and rows int64 [Q, K], best first, with K = min(k, moments allowed); every row is a
-            real one unless an approximate index found fewer (-1, score -inf).
+            Scores float32 [Q, K] and rows int64 [Q, K], best first, with K = min(k, moments allowed). Scores are exact;
+            where the file is approximate, a moment may be missing, but never without another in its place.
         """
-        k = min(k, len(self.rows) if allowed is None else int(allowed.sum()))
-        scores = np.empty((len(queries), 0), np.float32)
-        rows = np.empty((len(queries), 0), np.int64)
-        file, file_to_row, _ = self._vector_state
-        if file is not None and k:
-            wanted = file_to_row >= 0
-            if allowed is not None:
-                wanted &= allowed[file_to_row]
-            found_scores, found = file.search(queries, k, None if wanted.all() else wanted)
-            rows = np.where(found >= 0, file_to_row[found], -1)
-            scores = np.where(rows >= 0, found_scores, -np.inf)
-        uncovered, vectors = self._uncovered
-        if allowed is not None:
-            uncovered, vectors = uncovered[allowed[uncovered]], vectors[allowed[uncovered]]
-        if len(uncovered):
-            scores = np.hstack([scores, queries @ vectors.T])
-            rows = np.hstack([rows, np.broadcast_to(uncovered, (len(queries), len(uncovered)))])
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+        return self._vectors.search(queries, k, allowed)
 
     def vectors_of(self, rows: np.ndarray) -> np.ndarray:
         """Fused vectors float32 [R, dim] of some moments: from the vector file in memory, else from the tables."""
-        file, file_to_row, _ = self._vector_state
-        if file is None:
-            return self.embeddings(rows)
-        in_file = _find(file_to_row, rows)
-        vectors = np.empty((len(rows), self.config.embedding_dim), np.float32)
-        vectors[in_file >= 0] = file.reconstruct(in_file[in_file >= 0])
-        uncovered, uncovered_vectors = self._uncovered
-        vectors[in_file < 0] = uncovered_vectors[np.searchsorted(uncovered, rows[in_file < 0])]
-        return vectors
+        return self._vectors.vectors_of(rows)
 
     @functools.cached_property
     def keywords(self) -> Keywords:
@@ -221,30 +198,26 @@ class Snapshot:
 
     @property
     def coverage(self) -> Coverage:
-        file, file_to_row, damaged = self._vector_state
-        covered = int((file_to_row >= 0).sum())
-        return Coverage(
-            kind=file.manifest.kind if file else "none",
-            covered=covered,
-            uncovered=len(self.rows) - covered,
-            tombstones=len(file_to_row) - covered,
-            damaged=damaged,
-        )
+        """How much of this version the vector file covers, and how well it does."""
+        return self._vectors.coverage
 
     @functools.cached_property
-    def _vector_state(self) -> tuple[VectorFile | None, np.ndarray, tuple[str, ...]]:
-        """The newest usable vector file, the visible row of each of its rows (-1: gone), and what was damaged."""
-        damaged = []
+    def _vectors(self) -> MomentVectors:
+        file, damaged = self._vector_file()
+        file_to_row = np.empty(0, np.int64) if file is None else self._visible_rows(file)
+        return MomentVectors(file, file_to_row, len(self.rows), self.embeddings, damaged)
+
+    def _vector_file(self) -> tuple[VectorFile | None, list[str]]:
+        """The newest usable vector file, and what was damaged."""
+        damaged: list[str] = []
         for manifest in list_manifests(self._vectors_folder):
             if manifest.dim != self.config.embedding_dim:
                 continue
             try:
-                file = open_vector_file(self._vectors_folder, manifest)
+                return open_vector_file(self._vectors_folder, manifest), damaged
             except IndexFormatError as error:
                 damaged.append(str(error))
-                continue
-            return file, self._visible_rows(file), tuple(damaged)
-        return None, np.empty(0, np.int64), tuple(damaged)
+        return None, damaged
 
     def _visible_rows(self, file: VectorFile | KeywordFile) -> np.ndarray:
         rows = _find(self.rows.segment_ids, file.segment_ids)
@@ -254,14 +227,6 @@ class Snapshot:
         theirs = file.batch_ids.filter(pa.array(found))
         same_batch[found] = pc.equal(ours, theirs.cast(ours.type)).to_numpy(zero_copy_only=False)
         return np.where(same_batch, rows, -1)
-
-    @functools.cached_property
-    def _uncovered(self) -> tuple[np.ndarray, np.ndarray]:
-        _, file_to_row, _ = self._vector_state
-        covered = np.zeros(len(self.rows), dtype=bool)
-        covered[file_to_row[file_to_row >= 0]] = True
-        rows = np.flatnonzero(~covered)
-        return rows, self.embeddings(rows) if len(rows) else np.empty((0, self.config.embedding_dim), np.float32)
 
 
 def read_keys(file: str) -> pa.Table:

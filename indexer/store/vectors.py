@@ -1,34 +1,38 @@
-"""Immutable vector files: a FAISS index, the ids of its rows, and a manifest. The only file that knows FAISS.
+"""Immutable vector files: the vectors of the visible moments, for large collections an index of them, and a manifest.
 
-    vectors/NAME.faiss           the index; row i of it is row i of the ids
-    vectors/NAME.rows.parquet    segment_id, batch_id
-    vectors/NAME.json            written last: ledger version, kind, sizes, SHA-256 of the other two
+    vectors/NAME.faiss           kind "flat": the vectors; kind "ivf-rabitq": codes of them in an inverted file
+    vectors/NAME.vectors.npy     kind "ivf-rabitq": the vectors, row i that of code i; mapped, never read as a whole
+    vectors/NAME.rows.parquet    segment_id, batch_id of each row
+    vectors/NAME.json            written last: ledger version, kind, sizes, recall, SHA-256 of the others
 
 A vector file is never changed. One whose checksums do not agree is ignored, and search reads the embeddings instead.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from indexer.errors import IndexFormatError, StorageError
-from indexer.storage import DamagedCopyError, Location, verified_copy, write_whole
+from indexer.errors import IndexFormatError
+from indexer.storage import DamagedCopyError, Location, verified_copy
+from indexer.store.ann import InvertedFile, Selection, nearest, nearest_of, open_flat, rank_candidates
 
-# Up to here the exact scan answers within some 10 ms on one core; above, HNSW does with a recall near 1.
-FLAT_UP_TO = 50_000
-_HNSW_NEIGHBOURS = 32
-_HNSW_BUILD_EF = 80
-_HNSW_SEARCH_EF = 128
+FLAT, IVF = "flat", "ivf-rabitq"
+_KINDS = (FLAT, IVF)
+# Up to here (52,000 vectors of 384 numbers) an exact scan answers within some 10 ms on one core.
+FLAT_UP_TO_BYTES = 80_000_000
+# Of a filter that lets so few bytes of vectors pass, all are compared. Rows picked from everywhere read more slowly.
+_GATHER_UP_TO_BYTES = 32_000_000
+# Candidates by code that are ranked by vector: see docs/design/vectors.md.
+_CANDIDATES_PER_HIT, _MORE_CANDIDATES = 4, 100
+# Vectors compared by code, at least, for each hit.
+_COMPARED_PER_HIT = 20
+_SUFFIXES = (".json", ".faiss", ".vectors.npy", ".rows.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +40,18 @@ class VectorManifest:
     """What NAME.json says.
 
     Attributes:
-        name: stem of the three files.
+        name: stem of the files.
         ledger_version: version of `videos/` that the file covers.
-        kind: "flat" or "hnsw".
+        kind: "flat" or "ivf-rabitq".
         num_vectors: rows.
         dim: length of a vector.
-        sha256: checksum of each of the other two files by suffix.
+        sha256: checksum of each of the other files by suffix.
+        bytes_per_vector: what a search keeps in memory for each row, beside its ids.
+        num_lists: lists of the inverted file; 0 for "flat".
+        nprobe: how many of them a search looks into.
+        recall_at_10: share of the ten nearest that are found, measured against exact search with queries that `nprobe`
+            was not tuned with.
+        recall_queries: what these queries are: "texts", or "moments" where the model was not installed; "" for "flat".
     """
 
     name: str
@@ -50,120 +60,107 @@ class VectorManifest:
     num_vectors: int
     dim: int
     sha256: dict[str, str]
+    bytes_per_vector: float = 0.0
+    num_lists: int = 0
+    nprobe: int = 0
+    recall_at_10: float = 1.0
+    recall_queries: str = ""
 
 
 class VectorFile:
-    """One vector file, opened for search."""
+    """One vector file, opened for search.
 
-    def __init__(self, manifest: VectorManifest, index: Any, segment_ids: np.ndarray, batch_ids: pa.Array) -> None:
+    Attributes:
+        manifest: see `VectorManifest`.
+        vectors: float32 [N, dim]; mapped from a file if the collection is large.
+        segment_ids: int64 [N].
+        batch_ids: string [N].
+    """
+
+    def __init__(
+        self,
+        manifest: VectorManifest,
+        vectors: np.ndarray,
+        segment_ids: np.ndarray,
+        batch_ids: pa.Array,
+        inverted: InvertedFile | None = None,
+    ) -> None:
         self.manifest = manifest
+        self.vectors = vectors
         self.segment_ids = segment_ids
         self.batch_ids = batch_ids
-        self._index = index
+        self._inverted = inverted
 
-    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Nearest rows by inner product.
+    def search(self, queries: np.ndarray, k: int, within: Selection | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Nearest rows by inner product. Always as many as there are, up to k.
 
         Args:
             queries: float32 [Q, dim], length 1.
             k: rows wanted a query.
-            allowed: bool [num_vectors]; False rows are skipped, None allows all.
+            within: what may be found, None for all.
 
         Returns:
-            Scores float32 [Q, k], best first, and rows int64 [Q, k]; -1 where there are fewer than k.
+            Scores float32 [Q, K], best first, and rows int64 [Q, K], with K = min(k, rows that may be found).
         """
-        queries = np.ascontiguousarray(queries, dtype=np.float32)
-        selector: Any = None
-        parameters: Any
-        if allowed is not None:
-            bitmap = np.packbits(allowed, bitorder="little")
-            selector = faiss.IDSelectorBitmap(bitmap)
-        if self.manifest.kind == "hnsw":
-            if allowed is not None and np.count_nonzero(allowed) <= FLAT_UP_TO:
-                # A walk through the graph misses what it seldom may stop at; looking at so few is as fast, and exact.
-                flat = faiss.downcast_index(self._index.storage)
-                return flat.search(queries, k, params=faiss.SearchParameters(sel=selector))
-            parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=max(_HNSW_SEARCH_EF, 2 * k))
-        else:
-            parameters = faiss.SearchParameters(sel=selector)
-        return self._index.search(queries, k, params=parameters)
+        num_rows = len(self.vectors) if within is None else len(within)
+        k = min(k, num_rows)
+        is_few = within is not None and 4 * self.manifest.dim * num_rows <= _GATHER_UP_TO_BYTES
+        if self._inverted is None or is_few or 2 * k >= num_rows:
+            return self._exact(queries, k, within)
+        nprobe = max(self.manifest.nprobe, -(-_COMPARED_PER_HIT * k * self.manifest.num_lists // len(self.vectors)))
+        scores, rows = search_by_codes(self._inverted, self.vectors, queries, k, nprobe, within)
+        short = np.flatnonzero(rows[:, -1] < 0)
+        if len(short):
+            scores[short], rows[short] = self._exact(queries[short], k, within)
+        return scores, rows
 
-    def reconstruct(self, rows: np.ndarray) -> np.ndarray:
-        """Stored vectors float32 [N, dim] of some rows."""
-        return (
-            np.stack([self._index.reconstruct(int(row)) for row in rows])
-            if len(rows)
-            else np.empty((0, self.manifest.dim), np.float32)
-        )
+    def _exact(self, queries: np.ndarray, k: int, within: Selection | None) -> tuple[np.ndarray, np.ndarray]:
+        if within is None:
+            return nearest(queries, self.vectors, k)
+        return nearest_of(queries, self.vectors, within.rows, k)
 
 
-def build_vector_file(
-    folder: Location,
-    *,
+def search_by_codes(
+    inverted: InvertedFile,
     vectors: np.ndarray,
-    segment_ids: np.ndarray,
-    batch_ids: pa.Array,
-    ledger_version: int,
-    kind: str | None = None,
-) -> VectorManifest:
-    """Writes a vector file for a ledger version; it becomes visible with its manifest, written last.
+    queries: np.ndarray,
+    k: int,
+    nprobe: int,
+    within: Selection | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best k of the candidates of an inverted file; -1 where it found fewer."""
+    num = min(_CANDIDATES_PER_HIT * k + _MORE_CANDIDATES, len(vectors))
+    candidates = inverted.candidates(queries, num, nprobe, within)
+    return rank_candidates(queries, vectors, candidates, k)
 
-    Args:
-        folder: `vectors/` of an index.
-        vectors: float32 [N, dim], length 1.
-        segment_ids: int64 [N].
-        batch_ids: string [N], the batch each row belongs to.
-        ledger_version: version of `videos/` whose visible moments these are.
-        kind: "flat" or "hnsw"; None chooses by size.
 
-    Raises:
-        StorageError: the files could not be written.
-    """
-    kind = kind or ("flat" if len(vectors) <= FLAT_UP_TO else "hnsw")
-    index: Any = faiss.IndexFlatIP(vectors.shape[1])
-    if kind == "hnsw":
-        index = faiss.IndexHNSWFlat(vectors.shape[1], _HNSW_NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = _HNSW_BUILD_EF
-    index.add(np.ascontiguousarray(vectors, dtype=np.float32))
-    name = f"v{ledger_version:012d}-{uuid.uuid4().hex[:8]}"
-    try:
-        folder.mkdir(exist_ok=True)
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table({"segment_id": segment_ids, "batch_id": batch_ids}), sink, compression="zstd")
-        contents = {".faiss": faiss.serialize_index(index).tobytes(), ".rows.parquet": sink.getvalue().to_pybytes()}
-        for suffix, content in contents.items():
-            write_whole(folder / f"{name}{suffix}", content)
-        manifest = VectorManifest(
-            name=name,
-            ledger_version=ledger_version,
-            kind=kind,
-            num_vectors=len(vectors),
-            dim=vectors.shape[1],
-            sha256={suffix: hashlib.sha256(content).hexdigest() for suffix, content in contents.items()},
-        )
-        write_whole(folder / f"{name}.json", json.dumps(asdict(manifest), indent=1).encode())
-    except OSError as error:
-        for suffix in (".faiss", ".rows.parquet", ".json"):
-            (folder / f"{name}{suffix}").unlink(missing_ok=True)
-        raise StorageError(f"the vectors could not be written to {str(folder)!r}: {error.strerror or error}") from error
-    return manifest
+def kind_for(num_vectors: int, dim: int) -> str:
+    """The kind of file that fits so many vectors."""
+    return FLAT if 4 * dim * num_vectors <= FLAT_UP_TO_BYTES else IVF
 
 
 def list_manifests(folder: Location) -> Iterator[VectorManifest]:
-    """Manifests in the folder, newest ledger version first; unreadable ones are passed over."""
+    """Manifests in the folder, newest ledger version first, without unreadable ones and kinds of other versions."""
     for path in sorted(folder.glob("v*.json"), key=_name, reverse=True):
         try:
-            yield VectorManifest(**json.loads(path.read_bytes()))
+            manifest = VectorManifest(**json.loads(path.read_bytes()))
         except (OSError, ValueError, TypeError):
             continue
+        if manifest.kind in _KINDS:
+            yield manifest
 
 
 def _name(path: Location) -> str:
     return path.name
 
 
-def open_vector_file(folder: Location, manifest: VectorManifest) -> VectorFile:
+def open_vector_file(folder: Location, manifest: VectorManifest, *, read_all: bool = False) -> VectorFile:
     """Opens a vector file after checking its checksums. One in a bucket is read through a copy on this machine.
+
+    Args:
+        folder: `vectors/` of an index.
+        manifest: which file.
+        read_all: compare checksums even of large files that this machine has compared before and that look untouched.
 
     Raises:
         IndexFormatError: a file is missing, cut short or changed.
@@ -173,32 +170,36 @@ def open_vector_file(folder: Location, manifest: VectorManifest) -> VectorFile:
     for suffix, wanted in manifest.sha256.items():
         name = f"{manifest.name}{suffix}"
         try:
-            paths[suffix] = str(verified_copy(folder / name, wanted))
+            paths[suffix] = verified_copy(folder / name, wanted, read_all=read_all)
         except OSError as error:
             raise IndexFormatError(f"the vector file {name!r} cannot be read: {error.strerror or error}") from error
         except DamagedCopyError as error:
             raise IndexFormatError(
                 f"the vector file {name!r} is damaged: its checksum differs from the one in its manifest"
             ) from error
-    index = faiss.read_index(paths[".faiss"])
     with pq.ParquetFile(paths[".rows.parquet"]) as parquet:
         rows = parquet.read(use_threads=False)
-    return VectorFile(manifest, index, rows["segment_id"].to_numpy(), rows["batch_id"].combine_chunks())
+    keys = rows["segment_id"].to_numpy(), rows["batch_id"].combine_chunks()
+    if manifest.kind == FLAT:
+        return VectorFile(manifest, open_flat(paths[".faiss"]), *keys)
+    vectors = np.load(paths[".vectors.npy"], mmap_mode="r")
+    return VectorFile(manifest, vectors, *keys, InvertedFile.open(paths[".faiss"]))
 
 
 def delete_older(folder: Location, keep: int = 2) -> None:
-    """Deletes all but the newest vector files; a reader that has one open keeps it in memory."""
+    """Deletes all but the newest vector files; a reader that has one open keeps it."""
     for manifest in list(list_manifests(folder))[keep:]:
-        _delete(folder, manifest)
+        delete_files(folder, manifest.name)
 
 
 def delete_others(folder: Location, kept: VectorManifest) -> None:
     """Deletes all vector files but one, whatever their version."""
     for manifest in list(list_manifests(folder)):
         if manifest.name != kept.name:
-            _delete(folder, manifest)
+            delete_files(folder, manifest.name)
 
 
-def _delete(folder: Location, manifest: VectorManifest) -> None:
-    for suffix in (".json", ".faiss", ".rows.parquet"):
-        (folder / f"{manifest.name}{suffix}").unlink(missing_ok=True)
+def delete_files(folder: Location, name: str) -> None:
+    """Deletes what there is of one vector file."""
+    for suffix in _SUFFIXES:
+        (folder / f"{name}{suffix}").unlink(missing_ok=True)

@@ -104,7 +104,7 @@ def _vector_problems(store: IndexStore) -> Iterator[str]:
         yield "there is no vector file: build it with `videobert verify --repair` (search works, more slowly)"
     for manifest in manifests[:1]:
         try:
-            file = open_vector_file(store.vectors_folder, manifest)
+            file = open_vector_file(store.vectors_folder, manifest, read_all=True)
         except IndexDirectoryError as error:
             yield f"{error}: rebuild it with `videobert verify --repair`"
             continue
@@ -117,7 +117,7 @@ def _vector_problems(store: IndexStore) -> Iterator[str]:
         keys = zip(file.segment_ids.tolist(), file.batch_ids.to_pylist(), strict=True)
         pairs = [(i, visible[key]) for i, key in enumerate(keys) if key in visible]
         pairs = pairs[:: max(1, len(pairs) // _VECTORS_COMPARED)]
-        stored = file.reconstruct(np.array([i for i, _ in pairs]))
+        stored = file.vectors[np.array([i for i, _ in pairs], dtype=np.int64)]
         if pairs and not np.allclose(stored, snapshot.embeddings(np.array([row for _, row in pairs])), atol=1e-5):
             yield (
                 f"the vector file {manifest.name} holds other vectors than the table: "

@@ -53,3 +53,53 @@ def test_cache_drops_what_was_used_longest_ago(bucket, monkeypatch):
         copies.append(verified_copy(bucket / "x", sha256(content)))
         os.utime(copies[-1], (copies[-1].stat().st_mtime - age,) * 2)
     assert [copy.exists() for copy in copies] == [False, True, True]
+
+
+@pytest.fixture
+def large_file(tmp_path, monkeypatch):
+    """A file that counts as large; returns it, and a list of the files that were read since."""
+    monkeypatch.setattr("indexer.storage.copies._LARGE_BYTES", 4)
+    monkeypatch.setenv("VIDEOBERT_CACHE_DIR", str(tmp_path / "cache"))
+    read = []
+
+    def checksum(path):
+        read.append(path)
+        return sha256(path.read_bytes())
+
+    monkeypatch.setattr("indexer.storage.copies._sha256", checksum)
+    (tmp_path / "x").write_bytes(b"large data")
+    return tmp_path / "x", read
+
+
+def test_a_large_file_is_read_once_while_it_stays_as_it_is(large_file):
+    path, read = large_file
+    for _ in range(3):
+        assert verified_copy(path, sha256(b"large data")) == path
+    assert read == [path]
+    verified_copy(path, sha256(b"large data"), read_all=True)
+    assert read == [path, path]
+
+
+@pytest.mark.parametrize("exchange", [False, True])
+def test_a_large_file_that_changed_is_noticed_every_time(large_file, exchange):
+    path, _ = large_file
+    verified_copy(path, sha256(b"large data"))
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    if exchange:
+        path.unlink()
+    with open(path, "wb" if exchange else "r+b") as file:
+        file.write(b"LARGE data")
+    os.utime(path, ns=times)
+    for _ in range(2):
+        with pytest.raises(DamagedCopyError):
+            verified_copy(path, sha256(b"large data"))
+
+
+def test_a_large_object_is_downloaded_and_read_once(bucket, large_file):
+    _, read = large_file
+    write_whole(bucket / "x", b"large data")
+    copy = verified_copy(bucket / "x", sha256(b"large data"))
+    del read[:]
+    for _ in range(3):
+        assert verified_copy(bucket / "x", sha256(b"large data")) == copy
+    assert len(read) <= 1, "the download itself was compared before it got its name"

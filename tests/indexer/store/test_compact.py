@@ -295,14 +295,15 @@ def damage(store):
 
 def exchange(store):
     """A file that is whole but holds other vectors."""
-    from indexer.store.vectors import build_vector_file
+    from indexer.store.vector_writer import build_vector_file
 
     snapshot = store.snapshot()
     for path in store.vectors_folder.iterdir():
         path.unlink()
     build_vector_file(
         store.vectors_folder,
-        vectors=snapshot.embeddings()[::-1].copy(),
+        parts=[snapshot.embeddings()[::-1]],
+        dim=snapshot.config.embedding_dim,
         segment_ids=snapshot.rows.segment_ids,
         batch_ids=snapshot.rows.batch_ids,
         ledger_version=snapshot.ledger.version,

@@ -24,6 +24,7 @@ def test_open_or_create_keeps_what_is_there(maker, config):
         ({"model_fingerprint": "e" * 64}, "weights"),
         ({"sampling": SamplingConfig(frame_rate_hz=2.0)}, "frame rate"),
         ({"sampling": SamplingConfig(segment_length_s=5.0)}, "segment length"),
+        ({"sampling": SamplingConfig(mode="keyframes")}, "the sampling"),
         ({"feature_shape": (2, 4)}, "other settings"),
     ],
 )

@@ -83,3 +83,55 @@ def test_every_column_is_documented_and_survives_a_round_trip(ledger, row_of):
 def test_a_missing_table_is_reported(tmp_path):
     with pytest.raises(IndexFormatError, match="no readable table"):
         Ledger(tmp_path / "nothing").snapshot()
+
+
+_ADDED = ["sampling_plan", "num_coded", "num_decoded", "num_encoded"]
+
+
+@pytest.fixture
+def old_ledger(tmp_path, row_of, monkeypatch) -> Ledger:
+    """One video, written before the columns in `_ADDED` existed."""
+    from indexer.store import ledger as module
+
+    old = pa.schema([field for field in schema.VIDEOS if field.name not in _ADDED])
+    with monkeypatch.context() as before:
+        before.setattr(schema, "VIDEOS", old)
+        before.setattr(module, "_WRITTEN", schema.without_meanings(old))
+        before.setattr(module, "_NULLABLE", pa.schema([field.with_nullable(True) for field in old]))
+        Ledger.create(tmp_path / "videos")
+        row = {name: value for name, value in row_of("/old").items() if name in old.names}
+        Ledger(tmp_path / "videos").commit(pa.Table.from_pylist([row], schema=old))
+    return Ledger(tmp_path / "videos")
+
+
+def test_ledger_of_an_older_version_is_read_with_nothing_in_the_new_columns(old_ledger):
+    (row,) = old_ledger.snapshot().videos.to_pylist()
+    assert row["uri"] == "/old"
+    assert [row[name] for name in _ADDED] == [None] * 4
+
+
+@pytest.mark.parametrize("uris", [["/new"], ["/old"], ["/new", "/old"]])
+def test_ledger_of_an_older_version_takes_new_rows_and_replaces_old_ones(old_ledger, row_of, uris):
+    facts = {"sampling_plan": "sparse", "num_coded": 300, "num_decoded": 140, "num_encoded": 9}
+    old_ledger.commit(table(*(row_of(uri, **facts) for uri in uris)))
+
+    rows = {row["uri"]: row for row in Ledger(old_ledger._folder).snapshot().videos.to_pylist()}
+    assert set(rows) == {"/old", *uris}
+    assert all(rows[uri][name] == value for uri in uris for name, value in facts.items())
+    old_ledger.remove([schema.video_id("/old")])
+    assert "/old" not in [row["uri"] for row in old_ledger.snapshot().videos.to_pylist()]
+
+
+def test_two_writers_may_bring_a_ledger_up_to_date_at_once(old_ledger, row_of):
+    others = [Ledger(old_ledger._folder) for _ in range(3)]
+    threads = [threading.Thread(target=other.commit, args=(table(row_of(f"/{i}")),)) for i, other in enumerate(others)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(row["uri"] for row in old_ledger.snapshot().videos.to_pylist()) == ["/0", "/1", "/2", "/old"]
+
+
+def test_older_ledger_switches_to_other_settings(old_ledger, row_of):
+    assert old_ledger.switch(table(row_of("/a", sampling_plan="linear")), version=old_ledger.version(), generation=1)
+    assert [row["sampling_plan"] for row in old_ledger.snapshot().videos.to_pylist()] == ["linear"]
