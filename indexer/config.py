@@ -9,6 +9,9 @@ from indexer.errors import UsageError
 
 FORMAT_VERSION = 1
 DEFAULT_MODEL = "mini"
+SAMPLING_MODES = ("exact", "auto", "keyframes")
+DEFAULT_SAMPLING_MODE = "auto"
+_FURTHEST_KEY_FRAME_S = 30.0
 
 
 def _require(holds: bool, text: str) -> None:
@@ -23,12 +26,21 @@ class SamplingConfig:
     Attributes:
         frame_rate_hz: frames looked at per second of video, 0.01 to 60.
         segment_length_s: longest moment in seconds; segments are [0, L), [L, 2L), ... Up to an hour.
+        mode: which frame stands for each of the 1 / rate seconds long spans of a video. "exact": the one shown in the
+            middle of the span. "auto": a key frame, if the span has one; else as "exact". "keyframes": the nearest key
+            frame, even if it lies outside of the span, but by no more than 30 s; much faster and coarser. None: as the
+            index was made, and "auto" for a new one.
     """
 
     frame_rate_hz: float = 1.0
     segment_length_s: float = 10.0
+    mode: str | None = None
 
     def __post_init__(self) -> None:
+        _require(
+            self.mode is None or self.mode in SAMPLING_MODES,
+            f"the sampling must be one of {', '.join(SAMPLING_MODES)}, got {self.mode!r}",
+        )
         _require(
             0.01 <= self.frame_rate_hz <= 60,
             f"the frame rate must be 0.01 to 60 per second, got {self.frame_rate_hz!r}",
@@ -42,6 +54,12 @@ class SamplingConfig:
         _require(
             num_frames <= 600, f"a moment may hold at most 600 frames, got {num_frames:g}: lower the rate or the length"
         )
+
+    @property
+    def key_frame_tolerance_s(self) -> float:
+        """See `indexer.ingest.video.read_video`."""
+        tolerances_s = {"exact": 0.0, "auto": 0.5 / self.frame_rate_hz, "keyframes": _FURTHEST_KEY_FRAME_S}
+        return tolerances_s[self.mode or DEFAULT_SAMPLING_MODE]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +92,7 @@ class IndexConfig:
     def from_dict(cls, values: dict[str, Any]) -> IndexConfig:
         """Raises KeyError or TypeError where `values` is not what `to_dict` wrote."""
         known = dict(values)
-        known["sampling"] = SamplingConfig(**known["sampling"])
+        known["sampling"] = SamplingConfig(**{"mode": "exact", **known["sampling"]})  # older indexes know no other
         known["feature_shape"] = tuple(known["feature_shape"])
         return cls(**known)
 
@@ -85,8 +103,9 @@ class RunConfig:
 
     Attributes:
         address: Ray cluster to join ("auto", "host:port"); None starts Ray on this machine.
-        num_workers: encoding actors; None means one a core (or one a GPU).
-        device: "cpu", "cuda" or "auto" (a GPU where the cluster has one).
+        num_workers: actors that decode, and on CPUs encode; None means one a core, but for a core a GPU.
+        device: what encodes: "cpu", "cuda" or "auto" (a GPU where the cluster has one).
+        share_model: actors only decode and share one model, as they do where a GPU encodes, also on CPUs.
         commit_interval_s: the driver commits what has arrived at least this often.
         limit: stop after this many new or changed videos.
         prune: remove videos from the index that the sources no longer list.
@@ -97,6 +116,7 @@ class RunConfig:
     address: str | None = None
     num_workers: int | None = None
     device: str = "auto"
+    share_model: bool = False
     commit_interval_s: float = 5.0
     limit: int | None = None
     prune: bool = False

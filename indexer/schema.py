@@ -51,6 +51,20 @@ VIDEOS = pa.schema(
         _column("error_message", pa.string(), "failed videos: one line for people"),
         _column("attempts", pa.int32(), "runs that tried this version of the file", nullable=False),
         _column("indexed_at", pa.timestamp("us", tz="UTC"), "when this row was made", nullable=False),
+        # Columns that older indexes do not have come last and are nullable.
+        _column(
+            "sampling_plan",
+            pa.string(),
+            'how the picture was decoded: "keyframes" (nothing but key frames), "sparse" (what the sampled frames '
+            'needed) or "linear" (all of it)',
+        ),
+        _column("num_coded", pa.int64(), "frames in the file; null where that would have meant to read all of it"),
+        _column("num_decoded", pa.int64(), "frames that were decoded"),
+        _column(
+            "num_encoded",
+            pa.int64(),
+            "frames that the model was shown; the other ones of `num_frames` took the features of one like them",
+        ),
     ]
 )
 

@@ -169,6 +169,10 @@ class Damage:
         self.num_packets += 1
         self.num_in_a_row += 1
 
+    def note_other_stream(self, packet: Packet, origin_s: float) -> None:
+        """A packet of sound or the like, of a timeline that starts at `origin_s`."""
+        self.other_streams_end_s = max(self.other_streams_end_s, (_end_s(packet) or 0.0) - origin_s)
+
     def describe(self) -> str | None:
         if not self.num_packets:
             return None
@@ -180,16 +184,13 @@ class Damage:
 def decode_frames(
     container: InputContainer, stream: VideoStream, damage: Damage, on_packet: Callable[[], None] | None = None
 ) -> Iterator[VideoFrame]:
-    """Every frame of the stream, in decoding order. Errors are noted in `damage` and skipped.
-
-    A plan that seeks or decodes key frames only would take this function's place.
-    """
+    """Every frame of the stream, in decoding order. Errors are noted in `damage` and skipped."""
     origin_s = (container.start_time or 0) / av.time_base
     for packet in _packets(container, damage):
         if on_packet is not None:
             on_packet()
         if packet.stream.index != stream.index:  # `packet.stream_index` is unset in the packets that flush
-            damage.other_streams_end_s = max(damage.other_streams_end_s, (_end_s(packet) or 0.0) - origin_s)
+            damage.note_other_stream(packet, origin_s)
             continue
         damage.encrypted = damage.encrypted or packet.has_sidedata("encryption_info")
         try:

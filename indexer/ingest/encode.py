@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,15 +15,22 @@ from indexer import schema
 from indexer.config import SamplingConfig
 from indexer.errors import VideoError
 from indexer.ingest.files import VideoFile, fingerprint_file, version_of
+from indexer.ingest.frame_model import FrameModel, LocalModel
+from indexer.ingest.sampled import SPARSE
 from indexer.ingest.segments import cut_segments, window_of
-from indexer.ingest.transcripts import read_sidecar, text_between
+from indexer.ingest.transcripts import Cue, read_sidecar, text_between
+from indexer.ingest.twins import TwinFinder
 from indexer.ingest.video import DecodeEnd, SampledFrame, VideoInfo
+from indexer.phases import Stopwatch
 
 if TYPE_CHECKING:
     from model.video_text_model import VideoTextModel
 
 _NUM_LABELS = 5
 _MIN_LABEL_SCORE = 0.02
+# Moments that are held before their vectors are computed, all together. Always those of the same 300 s (at 10 s), so
+# that a video read in ranges gives the same vectors to the last bit.
+MOMENTS_AT_ONCE = 30
 # Features are stored, and used, as little-endian float16.
 STORED = np.dtype("<f2")
 # Standard deviation of the pixels (0 to 255) below which a frame shows next to nothing.
@@ -34,7 +42,14 @@ class Decoder(Protocol):
     """What `GuardedDecoder` offers: the stream of `indexer.ingest.video.read_video`."""
 
     def read_video(
-        self, path: str, *, frame_rate_hz: float, size_px: int
+        self,
+        path: str,
+        *,
+        frame_rate_hz: float,
+        size_px: int,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        key_frame_tolerance_s: float = 0.0,
     ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]: ...
 
 
@@ -44,7 +59,7 @@ class EncodedVideo:
 
     Attributes:
         video: a row of `schema.VIDEOS`.
-        segments: rows of `schema.SEGMENTS`; empty when it failed or was found unchanged.
+        segments: rows of `schema.SEGMENTS`; empty when it failed or was found unchanged, or where they were passed on.
         unchanged: the bytes are those of `known_fingerprint`; nothing was encoded and `video` is not to be committed.
     """
 
@@ -55,30 +70,49 @@ class EncodedVideo:
 
 @dataclass
 class _Sampled:
-    """What is kept of the frames that were looked at: no pixels, one thumbnail a moment."""
+    """What is kept of the frames that were looked at: no pixels; of each moment features, perhaps on their way, and one
+    thumbnail."""
 
     target_times_s: list[float] = field(default_factory=list)
     frame_times_s: list[float] = field(default_factory=list)
-    features: list[np.ndarray] = field(default_factory=list)
+    features: list[Callable[[], np.ndarray]] = field(default_factory=list)
     thumbnails: list[bytes | None] = field(default_factory=list)
+    encoded: list[tuple[Callable[[], np.ndarray], int]] = field(default_factory=list)  # each frame the model was shown
+    twins: TwinFinder = field(default_factory=TwinFinder)
 
 
 class VideoEncoder:
     """Decodes, encodes and cuts videos, one at a time.
 
     Args:
-        model: see `model.load_model`.
+        model: see `model.load_model`; or what stands for one in another process.
         decoder: where frames come from.
         sampling: which frames, and how long a moment is.
+        watch: counts what each phase takes.
     """
 
-    def __init__(self, model: VideoTextModel, decoder: Decoder, sampling: SamplingConfig) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: VideoTextModel | FrameModel,
+        decoder: Decoder,
+        sampling: SamplingConfig,
+        watch: Stopwatch | None = None,
+    ) -> None:
+        self._model = model if isinstance(model, FrameModel) else LocalModel(model)
         self._decoder = decoder
         self._sampling = sampling
+        self._watch = watch or Stopwatch()
 
     def encode(
-        self, file: VideoFile, batch_id: str, *, attempts: int = 1, known_fingerprint: str | None = None
+        self,
+        file: VideoFile,
+        batch_id: str,
+        *,
+        attempts: int = 1,
+        known_fingerprint: str | None = None,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        on_segments: Callable[[list[dict[str, Any]]], None] | None = None,
     ) -> EncodedVideo:
         """Encodes a video. Never raises for a fault of the video: that becomes a failed row.
 
@@ -87,64 +121,120 @@ class VideoEncoder:
             batch_id: the batch that the rows belong to.
             attempts: how many runs have tried this version of the file, this one included.
             known_fingerprint: content that the index already holds for this video.
+            start_s, end_s: only the moments in [start_s, end_s), multiples of the segment length; None: up to the end.
+            on_segments: takes rows of moments as they are made, so that a video of any length needs little memory. They
+                count only if the video is indexed in the end. None: they are returned.
         """
         before = version_of(file.path)
-        encoded = self._encode_as_it_is(file, batch_id, attempts, known_fingerprint)
+        segments: list[dict[str, Any]] = []
+        row = empty_row(file.uri, size_bytes=file.size_bytes, mtime_ns=file.mtime_ns, attempts=attempts)
+        encoded = self._encode_as_it_is(
+            file, batch_id, row, (start_s, end_s), known_fingerprint, on_segments or segments.extend
+        )
+        if encoded.video["status"] == schema.INDEXED:
+            encoded = replace(encoded, segments=segments)
         if encoded.unchanged or before is None or (after := version_of(file.path)) == before:
             return encoded
-        return EncodedVideo(video=_changed_row(file, attempts, is_gone=after is None), segments=[])
+        return EncodedVideo(video=changed_row(file.uri, attempts, is_gone=after is None), segments=[])
 
     def _encode_as_it_is(
-        self, file: VideoFile, batch_id: str, attempts: int, known_fingerprint: str | None
+        self,
+        file: VideoFile,
+        batch_id: str,
+        row: dict[str, Any],
+        span: tuple[float, float | None],
+        known_fingerprint: str | None,
+        on_segments: Callable[[list[dict[str, Any]]], None],
     ) -> EncodedVideo:
-        row = empty_row(file.uri, size_bytes=file.size_bytes, mtime_ns=file.mtime_ns, attempts=attempts)
         try:
-            row["fingerprint"] = fingerprint_file(file.path)
-            if row["fingerprint"] == known_fingerprint:
+            if span[0] == 0:  # the first part speaks for all
+                with self._watch.phase("open"):
+                    row["fingerprint"] = fingerprint_file(file.path)
+            if known_fingerprint and row["fingerprint"] == known_fingerprint:
                 return EncodedVideo(video=row, segments=[], unchanged=True)
-            segments = self._encode(file, batch_id, row)
+            for segments in self._encode(file, batch_id, row, span):
+                row["num_segments"] += len(segments)
+                on_segments(segments)
         except VideoError as error:
             return EncodedVideo(video=row | failure(error.stage, error.kind, error.message), segments=[])
         except Exception as error:  # the one per-video boundary: whatever else goes wrong is this video's failure
             message = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             return EncodedVideo(video=row | failure("encode", type(error).__name__, message), segments=[])
-        row |= {"status": schema.INDEXED, "batch_id": batch_id, "num_segments": len(segments)}
-        return EncodedVideo(video=row, segments=segments)
+        row |= {"status": schema.INDEXED, "batch_id": batch_id}
+        return EncodedVideo(video=row, segments=[])
 
-    def _encode(self, file: VideoFile, batch_id: str, row: dict[str, Any]) -> list[dict[str, Any]]:
+    def _encode(
+        self, file: VideoFile, batch_id: str, row: dict[str, Any], span: tuple[float, float | None]
+    ) -> Iterator[list[dict[str, Any]]]:
+        """The rows of `MOMENTS_AT_ONCE` moments at a time."""
         stream = self._decoder.read_video(
-            file.path, frame_rate_hz=self._sampling.frame_rate_hz, size_px=self._model.frame_size_px
+            file.path,
+            frame_rate_hz=self._sampling.frame_rate_hz,
+            size_px=self._model.frame_size_px,
+            start_s=span[0],
+            end_s=span[1],
+            key_frame_tolerance_s=self._sampling.key_frame_tolerance_s,
         )
-        sampled = _Sampled()
-        length_s = self._sampling.segment_length_s
-        for _, frames in itertools.groupby(
-            _note_facts(stream, row), key=lambda frame: window_of(frame.target_s, length_s)
-        ):
-            self._look_at(list(frames), sampled)
-        row["num_frames"] = len(sampled.frame_times_s)
-        return self._segments(file, batch_id, sampled, row["duration_s"])
-
-    def _look_at(self, frames: list[SampledFrame], sampled: _Sampled) -> None:
-        """Encodes the frames of one moment. A frame shown for several targets is one object and encoded once."""
-        first_seen = {id(frame.pixels): i for i, frame in reversed(list(enumerate(frames)))}
-        unique = sorted(first_seen.values())
-        features = self._model.encode_frames(np.stack([frames[i].pixels for i in unique])).cpu().numpy().astype(STORED)
-        for frame in frames:
-            sampled.target_times_s.append(frame.target_s)
-            sampled.frame_times_s.append(frame.time_s)
-            sampled.features.append(features[unique.index(first_seen[id(frame.pixels)])])
-        sampled.thumbnails.append(_best_thumbnail(frames))
-
-    def _segments(self, file: VideoFile, batch_id: str, sampled: _Sampled, duration_s: float) -> list[dict[str, Any]]:
-        spans = cut_segments(sampled.target_times_s, duration_s, self._sampling.segment_length_s)
         cues = read_sidecar(file.path)
+        row["num_encoded"] = 0
+        sampled, group = _Sampled(), 0
+        length_s = self._sampling.segment_length_s
+        timed = self._watch.waits(stream, first="open", rest="decode")
+        for window, frames in itertools.groupby(
+            self._note_facts(timed, row), key=lambda frame: window_of(frame.target_s, length_s)
+        ):
+            if window // MOMENTS_AT_ONCE != group and sampled.thumbnails:
+                yield self._segments(file, batch_id, sampled, math.inf, cues)
+                sampled = _Sampled()
+            group = window // MOMENTS_AT_ONCE
+            looked_at = list(frames)
+            row["num_frames"] += len(looked_at)
+            row["num_encoded"] += self._look_at(looked_at, sampled)
+        if sampled.thumbnails:
+            yield self._segments(file, batch_id, sampled, row["duration_s"], cues)
+
+    def _note_facts(
+        self, stream: Iterable[VideoInfo | SampledFrame | DecodeEnd], row: dict[str, Any]
+    ) -> Iterator[SampledFrame]:
+        """Passes the frames on, and writes what the stream says of the video into its ledger row."""
+        for item in stream:
+            if isinstance(item, SampledFrame):
+                yield item
+            elif isinstance(item, VideoInfo):
+                row |= {name: getattr(item, name) for name in _VIDEO_FACTS}
+            else:
+                row |= {"duration_s": item.duration_s, "partial": item.warning is not None, "warning": item.warning}
+                row |= {"sampling_plan": item.plan, "num_coded": item.num_coded, "num_decoded": item.num_decoded}
+                self._watch.move(item.resize_s, source="decode", target="resize")
+
+    def _look_at(self, frames: list[SampledFrame], sampled: _Sampled) -> int:
+        """Encodes what is new among the frames of one moment, and says how many that are."""
+        first_new = len(sampled.encoded)
+        with self._watch.phase("encode"):
+            which, new = _without_twins(frames, sampled.twins, first_new)
+            if new:
+                encoded = self._model.encode_frames(np.stack(new))
+                sampled.encoded += [(encoded, i) for i in range(len(new))]
+        sources = [sampled.encoded[number] for number in which]
+        sampled.features.append(lambda: np.stack([encoded()[i] for encoded, i in sources]).astype(STORED))
+        sampled.target_times_s += [frame.target_s for frame in frames]
+        sampled.frame_times_s += [frame.time_s for frame in frames]
+        sampled.thumbnails.append(_best_thumbnail(frames))
+        return len(new)
+
+    def _segments(
+        self, file: VideoFile, batch_id: str, sampled: _Sampled, duration_s: float, cues: Sequence[Cue]
+    ) -> list[dict[str, Any]]:
+        spans = cut_segments(sampled.target_times_s, duration_s, self._sampling.segment_length_s)
         transcripts = [text_between(cues, span.start_s, span.end_s) for span in spans]
+        with self._watch.phase("encode"):
+            encoded = [features() for features in sampled.features]
         features, mask, times = pad_frames(
-            [np.stack(sampled.features[span.frames]) for span in spans],
+            encoded,
             [np.array(sampled.frame_times_s[span.frames]) - span.start_s for span in spans],
         )
-        embeddings = self._model.encode_video(features, mask, times, transcripts).cpu().numpy()
-        probabilities = self._model.classify(features, mask).cpu().numpy()
+        with self._watch.phase("fuse"):
+            embeddings, probabilities = self._model.fuse(features, mask, times, transcripts)
         return [
             {
                 "segment_id": schema.segment_id(file.uri, span.start_s),
@@ -158,7 +248,7 @@ class VideoEncoder:
                 "thumbnail": thumbnail,
                 "num_frames": span.frames.stop - span.frames.start,
                 "frame_times_s": sampled.frame_times_s[span.frames],
-                "frame_features": np.stack(sampled.features[span.frames]).tobytes(),
+                "frame_features": encoded[i].tobytes(),
             }
             for i, (span, thumbnail) in enumerate(zip(spans, sampled.thumbnails, strict=True))
         ]
@@ -170,15 +260,32 @@ def labels_seen(probabilities: np.ndarray, names: Sequence[str]) -> list[dict[st
     return [{"label": names[c], "score": float(probabilities[c])} for c in best if probabilities[c] >= _MIN_LABEL_SCORE]
 
 
-def _note_facts(stream: Iterable[VideoInfo | SampledFrame | DecodeEnd], row: dict[str, Any]) -> Iterator[SampledFrame]:
-    """Passes the frames on, and writes what the stream says of the video into its ledger row."""
-    for item in stream:
-        if isinstance(item, SampledFrame):
-            yield item
-        elif isinstance(item, VideoInfo):
-            row |= {name: getattr(item, name) for name in _VIDEO_FACTS}
-        else:
-            row |= {"duration_s": item.duration_s, "partial": item.warning is not None, "warning": item.warning}
+def _without_twins(
+    frames: Sequence[SampledFrame], twins: TwinFinder, first_number: int
+) -> tuple[list[int], list[np.ndarray]]:
+    """For each frame the number of the one whose features it takes; and the pixels of those that are new, numbered from
+    `first_number`. A frame shown for several targets is one object and looked at once."""
+    which: list[int] = []
+    new: list[np.ndarray] = []
+    for i, frame in enumerate(frames):
+        if i and frame.pixels is frames[i - 1].pixels:
+            which.append(which[-1])
+            continue
+        number = first_number + len(new)
+        which.append(twins.twin_of(number, frame.pixels))
+        if which[-1] == number:
+            new.append(frame.pixels)
+    return which, new
+
+
+def joined_facts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How a video was read, from the ledger rows of its parts."""
+    plans = {row["sampling_plan"] for row in rows if row["num_frames"]}
+    counts = {name: [row[name] for row in rows] for name in ("num_coded", "num_decoded", "num_encoded")}
+    return {
+        "sampling_plan": plans.pop() if len(plans) == 1 else SPARSE,
+        **{name: None if None in values else sum(values) for name, values in counts.items()},
+    }
 
 
 def _best_thumbnail(frames: list[SampledFrame]) -> bytes | None:
@@ -229,19 +336,21 @@ def empty_row(uri: str, *, size_bytes: int = 0, mtime_ns: int = 0, attempts: int
     }
 
 
-def _changed_row(file: VideoFile, attempts: int, *, is_gone: bool) -> dict[str, Any]:
+def changed_row(uri: str, attempts: int, *, is_gone: bool) -> dict[str, Any]:
     """The row of a file that was written to while it was read. Without its size and time: the next run tries again."""
     did = "deleted" if is_gone else "changed"
     message = f"the file was {did} while it was read; what was read is left out, the next run reads it anew"
-    return empty_row(file.uri, attempts=attempts) | failure("read", "ChangedWhileRead", message)
+    return empty_row(uri, attempts=attempts) | failure("read", "ChangedWhileRead", message)
 
 
 def failure(stage: str, kind: str, message: str) -> dict[str, Any]:
     """What a failed video's ledger row says besides `empty_row`."""
     return {
         "status": schema.FAILED,
+        "num_segments": 0,
         "num_frames": 0,
         "partial": False,
+        **dict.fromkeys(("sampling_plan", "num_coded", "num_decoded", "num_encoded")),
         "error_stage": stage,
         "error_kind": kind,
         "error_message": message,

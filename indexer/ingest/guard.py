@@ -77,7 +77,15 @@ class GuardedDecoder:
         self.num_children = self.num_timeouts = self.num_crashes = 0
 
     def read_video(
-        self, path: str, *, frame_rate_hz: float, size_px: int, thumbnails: bool = True
+        self,
+        path: str,
+        *,
+        frame_rate_hz: float,
+        size_px: int,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        key_frame_tolerance_s: float = 0.0,
+        thumbnails: bool = True,
     ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
         """The stream of `video.read_video`, decoded in the child. Starting another read ends the one before it.
 
@@ -88,6 +96,9 @@ class GuardedDecoder:
             "path": source_path(path),
             "frame_rate_hz": frame_rate_hz,
             "size_px": size_px,
+            "start_s": start_s,
+            "end_s": end_s,
+            "key_frame_tolerance_s": key_frame_tolerance_s,
             "thumbnails": thumbnails,
             "limits": asdict(self._limits),
         }

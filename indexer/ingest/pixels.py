@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -38,16 +39,28 @@ def orientation(frame: VideoFrame) -> tuple[int, bool]:
 
 
 class PixelReader:
-    """Converts frames one after another; the scalers are kept between frames of the same size."""
+    """Converts frames one after another; the scalers are kept between frames of the same size.
+
+    Attributes:
+        spent_s: seconds that this took so far.
+    """
 
     def __init__(self, size_px: int, *, thumbnails: bool) -> None:
         self._size_px = size_px
         self._thumbnails = thumbnails
         self._to_square = VideoReformatter()
         self._to_thumbnail = VideoReformatter()
+        self.spent_s = 0.0
 
     def read(self, frame: VideoFrame) -> tuple[Pixels, bytes | None]:
         """Returns uint8 [size, size, 3] RGB, upright, squashed to the square inside FFmpeg; and a JPEG or None."""
+        started = time.perf_counter()
+        try:
+            return self._read(frame)
+        finally:
+            self.spent_s += time.perf_counter() - started
+
+    def _read(self, frame: VideoFrame) -> tuple[Pixels, bytes | None]:
         degrees, mirrored = orientation(frame)
         pixels = upright(_scaled(self._to_square, frame, self._size_px, self._size_px), degrees, mirrored)
         return np.ascontiguousarray(pixels), self._thumbnail(frame, degrees, mirrored) if self._thumbnails else None

@@ -119,24 +119,46 @@ def shown_spans(frames: Iterable[Timed[F]]) -> Iterator[tuple[Timed[F], float]]:
 
 
 class SamplingGrid:
-    """The targets t_k = (k + 0.5) / rate. Every target falls in at most one span, whatever the rounding."""
+    """The targets t_k = (k + 0.5) / rate that lie in [start_s, end_s). Every target falls in at most one span of the
+    video, whatever the rounding. `end_s` None means without end.
 
-    def __init__(self, frame_rate_hz: float) -> None:
+    Attributes:
+        has_met_target: whether any span asked for held a target of the whole grid, inside the range or not.
+        first_index: k of the first target in the range.
+    """
+
+    def __init__(self, frame_rate_hz: float, *, start_s: float = 0.0, end_s: float | None = None) -> None:
+        self.has_met_target = False
         self._rate_hz = frame_rate_hz
+        self._start_s = start_s
+        self._end_s = math.inf if end_s is None else end_s
         self._next = 0
+        self.first_index = self._index_at(start_s)
 
     def time_s(self, index: int) -> float:
         return (index + 0.5) / self._rate_hz
 
     def within(self, start_s: float, end_s: float) -> list[float]:
-        """Targets in [start_s, end_s), seconds. Spans must be asked for in order of time."""
-        first = max(self._next, math.floor(start_s * self._rate_hz - 0.5) - 1)
-        while self.time_s(first) < start_s:
-            first += 1
-        self._next = first
+        """Targets of the grid in [start_s, end_s), seconds. Spans must be asked for in order of time."""
+        first = self._next = max(self._next, self._index_at(start_s))
         while self.time_s(self._next) < end_s:
             self._next += 1
-        return [self.time_s(index) for index in range(first, self._next)]
+        self.has_met_target = self.has_met_target or self._next > first
+        return [time_s for time_s in map(self.time_s, range(first, self._next)) if self.holds(time_s)]
+
+    def _index_at(self, time_s: float) -> int:
+        """k of the first target at or after this time."""
+        index = max(0, math.floor(time_s * self._rate_hz - 0.5) - 1)
+        while self.time_s(index) < time_s:
+            index += 1
+        return index
+
+    def holds(self, time_s: float) -> bool:
+        return self._start_s <= time_s < self._end_s
+
+    def is_past(self, time_s: float) -> bool:
+        """Whether the range ends at or before this time."""
+        return time_s >= self._end_s
 
 
 def plausible_period_s(frames_per_second: float | None) -> float:

@@ -59,7 +59,7 @@ def test_frames_are_those_shown_at_the_targets(synthetic, case, rate_hz):
     assert targets_s == [(k + 0.5) / rate_hz for k in range(len(targets_s))]
     assert targets_s[-1] < end.duration_s <= targets_s[-1] + 1 / rate_hz
     assert [synthetic.number(frame.pixels) for frame in frames] == [shown_at(times_ms, target) for target in targets_s]
-    assert end.num_decoded == len(times_ms)
+    assert end.num_decoded <= end.num_coded == len(times_ms)
     assert end.warning is None
 
 

@@ -1,0 +1,169 @@
+"""Which packets are given, against brute force: every wanted frame is there, and can be decoded from what is given."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexer.ingest.needed import Coded, NeededPackets, NotOrdinaryError, Step
+from indexer.ingest.timeline import MAX_HOLD_S, SamplingGrid
+
+PERIOD_S = 0.125
+
+
+def coded(time_s, decode_s, *, is_key=False, is_shown=True, num_bytes=1):
+    return Coded(
+        time_s=time_s,
+        decode_s=decode_s,
+        period_s=PERIOD_S,
+        is_key=is_key,
+        is_shown=is_shown,
+        num_bytes=num_bytes,
+        packet=None,
+    )
+
+
+@st.composite
+def films(draw):
+    """Packets in decoding order: key frames, and the others between them in any order, some shown before their key."""
+    keys, positions = [], []
+    for _ in range(draw(st.integers(1, 5))):
+        size = draw(st.integers(1, 6))
+        order = draw(st.permutations(range(1, size)))
+        num_leading = draw(st.integers(0, min(2, size - 1))) if positions else 0
+        first = len(positions)
+        keys.append(first)
+        slots = [num_leading, *[i - 1 if i <= num_leading else i for i in order]]
+        positions += [first + slot for slot in slots]
+    gaps = draw(st.lists(st.sampled_from([1, 1, 1, 2, 40]), min_size=len(positions), max_size=len(positions)))
+    times_s = [sum(gaps[:i]) * PERIOD_S for i in range(len(positions))]
+    delay_s = 7 * 40 * PERIOD_S
+    decode_s = [sorted(times_s)[i] - delay_s for i in range(len(positions))]
+    return [coded(times_s[p], decode_s[i], is_key=i in keys) for i, p in enumerate(positions)]
+
+
+def run(packets, grid, **arguments):
+    plan = NeededPackets(grid, **arguments)
+    return [step for packet in packets for step in plan.push(packet)] + plan.finish()
+
+
+def shown_at(packets, target_s):
+    """By the definition, or None."""
+    before = [packet for packet in packets if packet.time_s <= target_s]
+    last = max(before, key=lambda packet: packet.time_s, default=None)
+    end_s = max(packet.time_s for packet in packets) + PERIOD_S
+    return last if last and target_s < min(end_s, last.time_s + MAX_HOLD_S) else None
+
+
+def expected(packets, rate_hz, start_s, end_s, tolerance_s):
+    """{target: time of its frame}"""
+    found = {}
+    for k in range(int(200 * rate_hz)):
+        target_s = (k + 0.5) / rate_hz
+        shown = shown_at(packets, target_s)
+        if shown is None or not start_s <= target_s < end_s:
+            continue
+        keys = [packet.time_s for packet in packets if packet.is_key]
+        near = [key_s for key_s in keys if target_s - tolerance_s <= key_s < target_s + tolerance_s]
+        found[target_s] = min(near, key=lambda key_s: abs(key_s - target_s), default=shown.time_s)
+    return found
+
+
+def require_decodable(packets, steps: list[Step]):
+    """All from a key frame on, in order, without a gap; no frame from before that key frame is wanted."""
+    numbers = {packet.time_s: i for i, packet in enumerate(packets)}
+    began_s, previous = math.inf, None
+    for step in steps:
+        number = numbers[step.coded.time_s]
+        if step.restart:
+            assert step.coded.is_key
+            assert previous is None or number > previous
+            began_s = step.coded.time_s
+        else:
+            assert previous is not None
+            assert number == previous + 1
+        assert not step.targets or step.coded.time_s >= began_s
+        assert step.is_leading == (step.coded.time_s < began_s)
+        previous = number
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    packets=films(),
+    rate_hz=st.sampled_from([0.21, 1.03, 7.1]),
+    start_s=st.floats(0, 30),
+    length_s=st.one_of(st.just(math.inf), st.floats(0, 30)),
+    tolerance_s=st.sampled_from([0.0, 0.3, 5.0]),
+)
+def test_every_target_gets_its_frame_and_can_be_decoded(packets, rate_hz, start_s, length_s, tolerance_s):
+    end_s = start_s + length_s
+    steps = run(packets, SamplingGrid(rate_hz, start_s=start_s, end_s=end_s), tolerance_s=tolerance_s)
+
+    served = {target_s: step.coded.time_s for step in steps for target_s in step.targets}
+    wanted = expected(packets, rate_hz, start_s, end_s, tolerance_s)
+    if expected(packets, rate_hz, 0, math.inf, 0):  # else the video is too short and gives its last frame
+        assert served == wanted
+    require_decodable(packets, steps)
+
+
+def test_video_too_short_for_a_target_gives_its_last_frame():
+    packets = [coded(0, 0, is_key=True), coded(0.1, 0.1), coded(0.2, 0.2)]
+
+    steps = run(packets, SamplingGrid(1.0))
+
+    assert [step.targets for step in steps] == [[], [], [0.2]]
+
+
+def test_range_without_targets_gives_a_frame_for_nothing():
+    packets = [coded(i / 8, i / 8, is_key=i % 8 == 0) for i in range(80)]
+
+    steps = run(packets, SamplingGrid(1.0, start_s=3.6, end_s=4.4))
+
+    assert [(step.coded.time_s, step.targets) for step in steps] == [(0.0, [])]
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [
+        [coded(0, 0, is_key=True), coded(0.2, 0.2), coded(0.1, 0.1)],
+        [coded(0, 0.1, is_key=True)],
+        [coded(0, 0, is_key=True), coded(0.1, 0), coded(0.1, 0.05)],
+        [coded(1, 0, is_key=True), coded(0.5, 0.1, is_key=True)],
+        [coded(0, 0), coded(1, 1), coded(2, 2)],
+    ],
+    ids=["decoded out of order", "shown before it is decoded", "two at a time", "keys out of order", "no key"],
+)
+def test_files_that_are_not_as_they_should_be_are_refused(packets):
+    with pytest.raises(NotOrdinaryError):
+        run(packets, SamplingGrid(1.0))
+
+
+def test_groups_that_no_frame_is_wanted_of_are_let_go_at_once():
+    plan = NeededPackets(SamplingGrid(0.01))
+
+    for i in range(8 * 40):
+        plan.push(coded(i / 8, i / 8, is_key=i % 8 == 0))
+        assert len(plan._held) <= 9
+
+
+def test_more_than_may_be_held_back_is_decoded_ahead(monkeypatch):
+    monkeypatch.setattr("indexer.ingest.needed.MAX_HELD_BYTES", 10)
+    plan = NeededPackets(SamplingGrid(0.05))
+    packets = [coded(i / 8, i / 8, is_key=i == 0) for i in range(8 * 25)]
+
+    steps = [step for packet in packets for step in plan.push(packet) if len(plan._held) <= 12] + plan.finish()
+
+    assert {t: step.coded.time_s for step in steps for t in step.targets} == {10.0: 10.0}
+    require_decodable(packets, steps)
+
+
+@pytest.mark.parametrize("tolerance_s", [0.0, 0.5])
+def test_what_is_kept_does_not_grow_with_the_length_of_a_group(tolerance_s):
+    plan = NeededPackets(SamplingGrid(1.0), tolerance_s=tolerance_s)
+
+    for i in range(8 * 600):
+        plan.push(coded(i / 8, i / 8, is_key=i == 0))
+        assert max(len(plan._held), len(plan._times), len(plan._numbers), len(plan._wanted)) < 80
