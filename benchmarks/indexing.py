@@ -1,4 +1,5 @@
-"""What indexing and searching cost: moments a second, times real time, a run without changes, a cold search.
+"""What indexing and searching cost: moments a second, times real time, where the time goes, a run without changes, a
+cold search.
 
     python -m benchmarks.indexing                    # the demo videos
     python -m benchmarks.indexing --videos FOLDER --repeats 3
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.report import demo_videos, report
 
@@ -55,11 +57,24 @@ def measure(videos: Path, scratch: Path, repeats: int) -> dict[str, object]:
         "cold search": f"{statistics.median(searches):.2f} s",
         "import torch": f"{statistics.median(torch_imports):.2f} s",
         "cold search / import torch": f"{statistics.median(ratios):.2f}",
+        **where_the_time_went(sorted(runs, key=lambda run: run["process_s"])[(repeats - 1) // 2]["profile"]),
     }
 
 
-def _index(videos: Path, into: Path) -> dict[str, float]:
-    seconds, out = _timed("-m", "indexer", "index", videos, "--into", into, "--json")
+def where_the_time_went(profile: dict[str, Any]) -> dict[str, str]:
+    """Seconds and share of each phase, from what `index --profile --json` says; see docs/design/pipeline.md."""
+    accounts = [(f"{profile['num_workers']} workers", profile["workers"], profile["worker_s"])]
+    accounts.append(("driver", profile["driver"], profile["wall_s"]))
+    return {
+        f"{who}, {phase}": f"{seconds:.1f} s ({seconds / total_s:.1%})"
+        for who, phases, total_s in accounts
+        for phase, seconds in phases.items()
+        if total_s
+    }
+
+
+def _index(videos: Path, into: Path) -> dict[str, Any]:
+    seconds, out = _timed("-m", "indexer", "index", videos, "--into", into, "--json", "--profile")
     return {**json.loads(out.splitlines()[-1]), "process_s": seconds}
 
 

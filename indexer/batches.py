@@ -1,93 +1,38 @@
-"""The unit of work: a few videos that one worker encodes and writes as one file."""
+"""The unit of work: a few videos, or part of a long one, that one worker encodes and writes as one file.
+
+Rows of moments are written whenever there are `_MAX_UNWRITTEN_BYTES` of them, so that no video is too long for a
+worker's memory; such a batch has several files.
+"""
 
 from __future__ import annotations
 
-import json
+import platform
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from indexer import schema
 from indexer.config import SamplingConfig
+from indexer.errors import StorageError
 from indexer.ingest.encode import EncodedVideo, VideoEncoder, empty_row, failure
-from indexer.ingest.files import VideoFile
+from indexer.ingest.files import VideoFile, look_at, version_of
+from indexer.ingest.frame_model import FrameModel
 from indexer.ingest.guard import GuardedDecoder
+from indexer.phases import Stopwatch, WorkerClock
 from indexer.renamed import RenamedVideos
-from indexer.storage import location
+from indexer.storage import Location, location
 from indexer.store.segments_table import SegmentFile, write_segment_file
+from indexer.work import BatchResult, SeenVersion, WorkItem
 from model.weights import load_model
 
 # A batch should take seconds: long enough that its file is worth a commit, short enough that little is lost.
 _MAX_VIDEOS = 8
 _MAX_BYTES = 32 << 20
 _BATCHES_PER_WORKER = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkItem:
-    """A video to encode.
-
-    Attributes:
-        file: the video as listed.
-        attempts: how many runs have tried this version of the file, this one included.
-        known_fingerprint: content that the index already holds for this URI; equal content is not encoded again.
-        maybe_renamed: it is new and has the size of a video whose file is gone.
-    """
-
-    file: VideoFile
-    attempts: int = 1
-    known_fingerprint: str | None = None
-    maybe_renamed: bool = False
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> WorkItem:
-        values = json.loads(text)
-        return cls(**{**values, "file": VideoFile(**values["file"])})
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchResult:
-    """What a worker made of a batch.
-
-    Attributes:
-        videos: rows of `schema.VIDEOS`, to be committed.
-        unchanged: videos whose bytes turned out to be known; only their size or time as listed is new.
-        file: the segment file, or None if there are no moments.
-        renamed_from: URIs whose moments were copied, because their files now have other names.
-    """
-
-    videos: pa.Table
-    unchanged: list[VideoFile]
-    file: SegmentFile | None
-    renamed_from: list[str] = field(default_factory=list)
-
-    def to_row(self) -> dict[str, bytes]:
-        """As one row of bytes columns, to pass between processes."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, schema.VIDEOS) as writer:
-            writer.write_table(self.videos)
-        rest = {
-            "unchanged": [asdict(file) for file in self.unchanged],
-            "file": self.file and self.file.to_dict(),
-            "renamed_from": self.renamed_from,
-        }
-        return {"videos": sink.getvalue().to_pybytes(), "rest": json.dumps(rest).encode()}
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, bytes]) -> BatchResult:
-        rest = json.loads(row["rest"])
-        return cls(
-            videos=pa.ipc.open_stream(row["videos"]).read_all(),
-            unchanged=[VideoFile(**values) for values in rest["unchanged"]],
-            file=rest["file"] and SegmentFile(**rest["file"]),
-            renamed_from=rest["renamed_from"],
-        )
+_MAX_UNWRITTEN_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,67 +43,143 @@ class EncoderSettings:
         index_path: the index, which exists.
         model: preset or checkpoint.
         sampling: see `SamplingConfig`.
-        device: "cpu" or "cuda".
-        num_threads: threads of the encoder on CPU.
+        num_threads: threads of the encoder.
         decode_timeout_s: see `RunConfig`.
     """
 
     index_path: str
     model: str
     sampling: SamplingConfig
-    device: str = "cpu"
     num_threads: int = 1
     decode_timeout_s: float = 60.0
 
 
 class BatchEncoder:
-    """Encodes batches one after the other, with one model and one guarded decoder."""
+    """Encodes batches one after the other, with one model and one guarded decoder.
 
-    def __init__(self, settings: EncoderSettings) -> None:
+    Args:
+        settings: see `EncoderSettings`.
+        model: stands for a model in another process; None: it is loaded here.
+    """
+
+    def __init__(self, settings: EncoderSettings, model: FrameModel | None = None) -> None:
+        self._clock = WorkerClock()
         self._folder = location(settings.index_path) / "segments"
         self._decoder = GuardedDecoder(timeout_s=settings.decode_timeout_s)
-        model = load_model(settings.model, device=settings.device, num_threads=settings.num_threads)
-        self._encoder = VideoEncoder(model, self._decoder, settings.sampling)
+        with self._clock.watch.phase("start"):
+            own = model or load_model(settings.model, num_threads=settings.num_threads)
+        self._encoder = VideoEncoder(own, self._decoder, settings.sampling, self._clock.watch)
         self._renamed = RenamedVideos(settings.index_path)
 
     def encode(self, items: Sequence[WorkItem]) -> BatchResult:
-        """Encodes the videos and writes their moments as one file.
+        """Encodes the videos and writes their moments as one file, or several where they are long.
+
+        Args:
+            items: videos; or one part of a video, alone.
 
         Raises:
-            StorageError: the file could not be written.
+            StorageError: a file could not be written.
         """
-        batch_id = uuid.uuid4().hex
+        part, path = items[0].part, items[0].file.path
+        before = _version(path) if part else None
+        batch_id = part.batch_id if part else uuid.uuid4().hex
         videos: list[dict[str, Any]] = []
         unchanged: list[VideoFile] = []
-        segments: list[dict[str, Any]] = []
         renamed_from: list[str] = []
+        moments = _Moments(self._folder, self._clock.watch)
         for item in items:
             copied = self._renamed.copy(item.file, batch_id) if item.maybe_renamed else None
             if copied is not None:
                 renamed_from.append(copied.old_uri)
-            encoded = copied.encoded if copied else self._encode(item, batch_id)
+                moments.add(copied.encoded.segments)
+            encoded = copied.encoded if copied else self._encode(item, batch_id, moments)
             if encoded.unchanged:
                 unchanged.append(item.file)
             else:
                 videos.append(encoded.video)
-                segments += encoded.segments
         return BatchResult(
             videos=pa.Table.from_pylist(videos, schema=schema.VIDEOS),
             unchanged=unchanged,
-            file=self._write(segments) if segments else None,
+            files=moments.finish(),
             renamed_from=renamed_from,
+            part=part,
+            version=before and (before if _version(path) == before else replace(before, exact=uuid.uuid4().hex)),
+            spent=self._clock.report(),
         )
 
-    def _encode(self, item: WorkItem, batch_id: str) -> EncodedVideo:
-        return self._encoder.encode(
-            item.file, batch_id, attempts=item.attempts, known_fingerprint=item.known_fingerprint
+    def _encode(self, item: WorkItem, batch_id: str, moments: _Moments) -> EncodedVideo:
+        mark = moments.mark()
+        encoded = self._encoder.encode(
+            item.file,
+            batch_id,
+            attempts=item.attempts,
+            known_fingerprint=item.known_fingerprint,
+            start_s=item.part.start_s if item.part else 0.0,
+            end_s=item.part.end_s if item.part else None,
+            on_segments=moments.add,
         )
-
-    def _write(self, segments: list[dict[str, Any]]) -> SegmentFile:
-        return write_segment_file(self._folder, pa.Table.from_pylist(segments, schema=schema.SEGMENTS))
+        moments.require_written()
+        if encoded.video["status"] != schema.INDEXED:
+            moments.forget(mark)
+        return encoded
 
     def close(self) -> None:
         self._decoder.close()
+
+
+def _version(path: str) -> SeenVersion:
+    return SeenVersion(host=platform.node(), listed=repr(look_at(path)), exact=repr(version_of(path)))
+
+
+class _Moments:
+    """The moments of a batch on their way into files."""
+
+    def __init__(self, folder: Location, watch: Stopwatch) -> None:
+        self._folder = folder
+        self._watch = watch
+        self._rows: list[dict[str, Any]] = []
+        self._num_bytes = 0
+        self._files: list[SegmentFile] = []
+        self._error: StorageError | None = None
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        self._rows += rows
+        self._num_bytes += sum(len(row["frame_features"]) + len(row["thumbnail"] or b"") for row in rows)
+        if self._num_bytes > _MAX_UNWRITTEN_BYTES:
+            self._write()
+
+    def finish(self) -> list[SegmentFile]:
+        if self._rows:
+            self._write()
+        return self._files
+
+    def mark(self) -> tuple[int, int]:
+        """What there is before the moments of the next video."""
+        return len(self._files), len(self._rows)
+
+    def forget(self, mark: tuple[int, int]) -> None:
+        """Drops what came since. What is in one file with other videos stays there: no row of the ledger names it."""
+        num_files, num_rows = mark
+        if len(self._files) == num_files:
+            del self._rows[num_rows:]
+        else:
+            self._rows.clear()
+            del self._files[num_files + bool(num_rows) :]
+
+    def require_written(self) -> None:
+        """Raises the StorageError of a file that could not be written, which the encoder took for the video's fault."""
+        if self._error is not None:
+            raise self._error
+
+    def _write(self) -> None:
+        with self._watch.phase("write"):
+            rows, self._rows, self._num_bytes = self._rows, [], 0
+            try:
+                table = pa.Table.from_pylist(rows, schema=schema.SEGMENTS)
+                self._files.append(write_segment_file(self._folder, table))
+            except StorageError as error:
+                self._error = error
+                raise
 
 
 def failed_batch(items: Sequence[WorkItem], kind: str, message: str) -> BatchResult:
@@ -168,11 +189,13 @@ def failed_batch(items: Sequence[WorkItem], kind: str, message: str) -> BatchRes
         | failure("encode", kind, message)
         for item in items
     ]
-    return BatchResult(videos=pa.Table.from_pylist(rows, schema=schema.VIDEOS), unchanged=[], file=None)
+    return BatchResult(videos=pa.Table.from_pylist(rows, schema=schema.VIDEOS), part=items[0].part)
 
 
 def make_batches(items: Sequence[WorkItem], num_workers: int) -> list[list[WorkItem]]:
     """Cuts the work so that each batch takes seconds and all workers finish together: largest files first.
+
+    A part of a video is a batch of its own.
 
     Args:
         items: the videos to encode.
@@ -182,10 +205,11 @@ def make_batches(items: Sequence[WorkItem], num_workers: int) -> list[list[WorkI
     max_videos = min(_MAX_VIDEOS, max(1, share))
     batches: list[list[WorkItem]] = []
     size = 0
-    for item in sorted(items, key=lambda item: (-item.file.size_bytes, item.file.uri)):
-        if not batches or len(batches[-1]) == max_videos or size + item.file.size_bytes > _MAX_BYTES:
+    for item in sorted(items, key=lambda item: (-item.size_bytes, item.file.uri, item.part.number if item.part else 0)):
+        is_alone = item.part is not None or (bool(batches) and batches[-1][0].part is not None)
+        if not batches or is_alone or len(batches[-1]) == max_videos or size + item.size_bytes > _MAX_BYTES:
             batches.append([])
             size = 0
         batches[-1].append(item)
-        size += item.file.size_bytes
+        size += item.size_bytes
     return batches

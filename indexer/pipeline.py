@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from indexer import schema
-from indexer.batches import BatchEncoder, BatchResult, EncoderSettings, WorkItem, make_batches
-from indexer.config import DEFAULT_MODEL, IndexConfig, RunConfig, SamplingConfig
+from indexer.batches import BatchEncoder, EncoderSettings, make_batches
+from indexer.config import DEFAULT_MODEL, DEFAULT_SAMPLING_MODE, IndexConfig, RunConfig, SamplingConfig
 from indexer.errors import IndexNotFoundError
 from indexer.ingest.files import MissingFile, VideoFile, look_at
 from indexer.ingest.paths import uri_to_path
 from indexer.ingest.plan import Plan, diff
 from indexer.ingest.sources import list_videos
+from indexer.phases import Profile
 from indexer.recorder import Progress, Recorder, RunSummary, known_videos
 from indexer.storage import Location, location
 from indexer.store.index import IndexStore
+from indexer.work import BatchResult, WorkItem
 from model.weights import canonical_name, frames_fingerprint, model_facts, require_weights
 
 # Some ten seconds of work on one core: what starting Ray takes.
@@ -61,7 +64,7 @@ def index_videos(
         index_path: the index; created if it does not exist.
         model: preset or checkpoint; an existing index must have been made with the same. None: that of the index, or
             the default for a new one.
-        sampling: frames and moments; likewise.
+        sampling: frames and moments; likewise; its mode is that of the index if it has none itself.
         run: how to carry it out.
         in_process: encode one video after the other in this process, without Ray. The rows are the same. None: where
             Ray would take longer to start than the work itself, and nobody asked for workers, a cluster or a GPU.
@@ -74,10 +77,12 @@ def index_videos(
         StorageError, WorkerError: the run stopped; what was committed is kept.
         KeyboardInterrupt: the run was stopped by hand; what had arrived was committed.
     """
-    started = time.monotonic()
-    listing = list_videos(sources)
-    recorder = Recorder(_open_or_create(index_path, model, sampling), run, started, on_progress)
-    plan = diff(listing, recorder.known, retry_failed=run.retry_failed)
+    started, profile = time.monotonic(), Profile()
+    with profile.watch.phase("list"):
+        listing = list_videos(sources)
+    recorder = Recorder(_open_or_create(index_path, model, sampling), run, started, on_progress, profile)
+    with profile.watch.phase("list"):
+        plan = diff(listing, recorder.known, retry_failed=run.retry_failed)
     files = files_to_encode(plan, run)
     recorder.expect(files, pruned=plan.vanished if run.prune else [])
     recorder.record_missing([*listing.missing, *listing.unlisted])
@@ -126,7 +131,7 @@ def _open_or_create(path: str | Location, model: str | None, sampling: SamplingC
         embedding_dim=facts.embedding_dim,
         feature_shape=facts.feature_shape,
         frames_fingerprint=frames_fingerprint(model),
-        sampling=sampling,
+        sampling=replace(sampling, mode=sampling.mode or _sampling_mode_of(path)),
     )
     return IndexStore.open_or_create(path, config)
 
@@ -136,6 +141,13 @@ def _model_of(path: str | Location) -> str:
         return IndexStore.open(path).config.model
     except IndexNotFoundError:
         return DEFAULT_MODEL
+
+
+def _sampling_mode_of(path: str | Location) -> str | None:
+    try:
+        return IndexStore.open(path).config.sampling.mode
+    except IndexNotFoundError:
+        return DEFAULT_SAMPLING_MODE
 
 
 def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | None) -> RunSummary:
@@ -156,14 +168,16 @@ def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | N
             recorder.consume(_encode_on_ray(todo, settings, run))
     recorder.prune_rest()
     recorder.report("building vectors")
-    store.build_vectors()
-    store.build_keywords()
+    with recorder.profile.watch.phase("vectors"):
+        store.build_vectors(if_due=True)
+        store.build_keywords()
     recorder.report("done")
+    recorder.summary.profile = recorder.profile.to_dict()
     return recorder.summary
 
 
 def _is_handful(files: Sequence[VideoFile], run: RunConfig) -> bool:
-    is_free = run.address is None and run.num_workers is None and run.device != "cuda"
+    is_free = run.address is None and run.num_workers is None and run.device != "cuda" and not run.share_model
     is_small = len(files) <= _HANDFUL_VIDEOS and sum(file.size_bytes for file in files) <= _HANDFUL_BYTES
     return is_free and is_small
 
@@ -178,4 +192,4 @@ def _encode_on_ray(items: Sequence[WorkItem], settings: EncoderSettings, run: Ru
     from indexer.ray_encoding import encode_on_ray, ray_cluster  # loading Ray takes a second: only when there is work
 
     with ray_cluster(run.address) as cluster:
-        yield from encode_on_ray(items, settings, cluster, num_workers=run.num_workers, device=run.device)
+        yield from encode_on_ray(items, settings, cluster, run)

@@ -1,6 +1,8 @@
-"""The same batches on Ray Data: the only file that knows Ray.
+"""The same batches on Ray Data.
 
-Batches go in as one row each, results come back as one row each; pixels and embeddings never pass through Ray.
+Batches go in as one row each, results come back as one row each. On CPUs each actor decodes and encodes, and neither
+pixels nor embeddings pass through Ray. Where there are GPUs the actors decode, and share a model on each GPU: see
+`ray_shared_model.py`.
 """
 
 from __future__ import annotations
@@ -21,15 +23,21 @@ from typing import Any
 import ray
 import ray.data
 
-from indexer.batches import BatchEncoder, BatchResult, EncoderSettings, WorkItem, failed_batch, make_batches
+from indexer import schema
+from indexer.batches import BatchEncoder, EncoderSettings, failed_batch, make_batches
+from indexer.config import RunConfig
 from indexer.errors import StorageError, VideoBertSearchError, WorkerError
+from indexer.parts import cut_long_videos
+from indexer.ray_shared_model import SharedModelClient, start_shared_models
+from indexer.work import BatchResult, WorkItem
 from model.errors import ModelError
 
 # A little under one core, so that other small tasks still find room when every core has an actor: with whole cores a
 # machine of one or two would have none left, and Ray Data would wait for ever.
 _CPUS_PER_WORKER = 0.9
-# Only small rows pass through it. Ray's default would reserve a third of the memory.
-_OBJECT_STORE_BYTES = 200 << 20
+# Only small rows pass through it; beside a GPU also the few frames under way from each core. Ray's default would
+# reserve a third of the memory.
+_OBJECT_STORE_BYTES, _OBJECT_STORE_BYTES_A_CORE = 200 << 20, 16 << 20
 # A decoder that hangs is stopped by its guard; a video of many hours is no reason to stop the run.
 _NO_PROGRESS_LIMIT_S = -1
 _CONNECT_LIMIT_S = 10.0
@@ -69,7 +77,7 @@ def ray_cluster(address: str | None = None, num_cpus: int | None = None) -> Iter
         else {
             "address": "local",
             "num_cpus": num_cpus,
-            "object_store_memory": _OBJECT_STORE_BYTES,
+            "object_store_memory": _OBJECT_STORE_BYTES + _OBJECT_STORE_BYTES_A_CORE * (num_cpus or os.cpu_count() or 1),
             "include_dashboard": False,
         }
     )
@@ -119,8 +127,7 @@ def encode_on_ray(
     items: Sequence[WorkItem],
     settings: EncoderSettings,
     cluster: Cluster,
-    num_workers: int | None = None,
-    device: str = "auto",
+    run: RunConfig,
 ) -> Iterator[BatchResult]:
     """Encodes videos with Ray Data actors, and yields each batch when it is done, in any order.
 
@@ -128,35 +135,35 @@ def encode_on_ray(
         items: the videos.
         settings: for the workers; `device` and `num_threads` are set here.
         cluster: what `ray_cluster` gave.
-        num_workers: actors; None means one a core, or one a GPU.
-        device: "cpu", "cuda" or "auto" (GPUs where the cluster has any).
+        run: which device, and how many actors.
 
     Raises:
         WorkerError: the actors could not start, or died.
         StorageError: a worker could not write.
     """
-    on_gpu = device == "cuda" or (device == "auto" and cluster.num_gpus > 0)
+    on_gpu = run.device == "cuda" or (run.device == "auto" and cluster.num_gpus > 0)
     if on_gpu and not cluster.num_gpus:
         raise WorkerError("the cluster has no GPU: use --device cpu, or add GPU workers")
-    num_workers = num_workers or (cluster.num_gpus if on_gpu else cluster.num_cpus)
-    batches = make_batches(items, num_workers)
+    num_models = (cluster.num_gpus or 1) if on_gpu or run.share_model else 0
+    num_workers = run.num_workers or max(1, cluster.num_cpus - num_models)  # a core a model, to feed it
+    batches = make_batches(cut_long_videos(items, num_workers, settings), num_workers)
     num_workers = min(num_workers, len(batches))
-    settings = replace(
-        settings, device="cuda" if on_gpu else "cpu", num_threads=max(1, cluster.num_cpus // num_workers)
-    )
+    settings = replace(settings, num_threads=max(1, cluster.num_cpus // (num_models or num_workers)))
+    models = start_shared_models(settings, "cuda" if on_gpu else "cpu", num_models)
     rows = [{"batch": json.dumps([item.to_json() for item in batch])} for batch in batches]
     _quieten(ray.data.DataContext.get_current())
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         EncodingWorker,
-        fn_constructor_args=(settings, _shared_attempts(num_workers)),
+        fn_constructor_args=(settings, _shared_attempts(num_workers), models),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_workers, initial_size=num_workers),
         num_cpus=_CPUS_PER_WORKER,
-        num_gpus=1 if on_gpu else None,
     )
     with closing(_rows(dataset)) as results:
         for row in results:
             yield _result(row)
+    for spent in ray.get([model.account.remote() for model in models]):
+        yield BatchResult(videos=schema.VIDEOS.empty_table(), spent=spent)
 
 
 def _rows(dataset: ray.data.Dataset) -> Generator[dict[str, Any], None, None]:
@@ -215,17 +222,20 @@ class EncodingWorker:
     Args:
         settings: see `EncoderSettings`.
         attempts: an actor of `Attempts`.
+        models: actors of `SharedModel`; if there are none, the worker has a model of its own.
     """
 
-    def __init__(self, settings: EncoderSettings, attempts: Any) -> None:
+    def __init__(self, settings: EncoderSettings, attempts: Any, models: Sequence[Any] = ()) -> None:
         self._encoder: BatchEncoder | None = None
+        self._model: SharedModelClient | None = None
         self._attempts = attempts
         self._error = ""
         if not ray.get(attempts.start.remote()):
             self._error = "the workers die while they start: perhaps memory is short; try with fewer --workers"
             return
         try:
-            self._encoder = BatchEncoder(settings)
+            self._model = SharedModelClient(models) if models else None
+            self._encoder = BatchEncoder(settings, self._model)
         except (VideoBertSearchError, ModelError) as error:
             self._error = f"the workers could not start: {error}"
 
@@ -238,6 +248,8 @@ class EncodingWorker:
                 row |= self._result_of(text, items, self._encoder).to_row()
             except StorageError as error:
                 row["error"] = str(error)
+            if self._model is not None and self._model.lost:
+                row["error"] = self._model.lost
         return {name: [value] for name, value in row.items()}
 
     def _result_of(self, batch: str, items: Sequence[WorkItem], encoder: BatchEncoder) -> BatchResult:

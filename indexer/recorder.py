@@ -13,13 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from indexer import schema
-from indexer.batches import BatchResult, WorkItem
 from indexer.config import RunConfig
 from indexer.ingest.encode import empty_row, failure
 from indexer.ingest.files import MissingFile, VideoFile
 from indexer.ingest.plan import KnownVideo
+from indexer.parts import joined_parts
+from indexer.phases import Profile
 from indexer.renamed import vanished_videos
 from indexer.store.index import IndexStore
+from indexer.work import BatchResult, WorkItem
 
 _REMEMBERED = ["uri", "status", "size_bytes", "mtime_ns", "fingerprint", "attempts", "error_stage"]
 _REPEATED = ("status", "error_stage")
@@ -38,6 +40,7 @@ class RunSummary:
         segments: moments written.
         video_s: seconds of video that were looked at.
         wall_s: seconds that the run took.
+        profile: where they went, see `indexer.phases.Profile.to_dict`; no part of the contract.
     """
 
     indexed: int = 0
@@ -47,9 +50,12 @@ class RunSummary:
     segments: int = 0
     video_s: float = 0.0
     wall_s: float = 0.0
+    profile: dict[str, Any] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
+    def to_dict(self, *, profile: bool = False) -> dict[str, Any]:
+        """Plain numbers by name; with the profile only if asked for."""
+        values = {name: value for name, value in asdict(self).items() if profile or name != "profile"}
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +66,13 @@ class Progress:
         phase: "starting", "encoding", "encoding in this process", "building vectors" or "done".
         total: videos to encode in this run.
         summary: what has been done so far.
+        num_parts: parts of long videos that are done; such a video counts when its last part is.
     """
 
     phase: str
     total: int
     summary: RunSummary = field(default_factory=RunSummary)
+    num_parts: int = 0
 
 
 def known_videos(videos: pa.Table) -> dict[str, KnownVideo]:
@@ -87,14 +95,20 @@ class Recorder:
     """Takes results as they come, commits them every few seconds, and keeps count."""
 
     def __init__(
-        self, store: IndexStore, run: RunConfig, started: float, on_progress: Callable[[Progress], None]
+        self,
+        store: IndexStore,
+        run: RunConfig,
+        started: float,
+        on_progress: Callable[[Progress], None],
+        profile: Profile | None = None,
     ) -> None:
         self.store = store
         self.run = run
+        self.profile = profile or Profile()
         self.summary = RunSummary()
         self._started = started
         self._on_progress = on_progress
-        self._total = 0
+        self._total = self._num_parts = 0
         self.known = known_videos(store.ledger.snapshot().videos)
         self._vanished_sizes: set[int] = set()
         self._to_prune: set[str] = set()
@@ -163,7 +177,7 @@ class Recorder:
 
     def report(self, phase: str) -> None:
         self.summary.wall_s = time.monotonic() - self._started
-        self._on_progress(Progress(phase=phase, total=self._total, summary=self.summary))
+        self._on_progress(Progress(phase=phase, total=self._total, summary=self.summary, num_parts=self._num_parts))
 
     def consume(self, results: Iterator[BatchResult], phase: str = "encoding") -> None:
         """Commits results as they arrive; what has arrived when the run is interrupted is committed too.
@@ -174,16 +188,24 @@ class Recorder:
         """
         now = "starting"
         try:
-            for result in _with_ticks(results):
+            for result in _with_ticks(joined_parts(self._noted(results))):
                 if result is not None:
                     now = phase
                     self._count(result)
                     self._pending.append(result)
                 if time.monotonic() - self._last_commit >= self.run.commit_interval_s:
                     self._commit()
-                self.report(now)
+                self.report(phase if self._num_parts else now)
         finally:
             self._commit()
+
+    def _noted(self, results: Iterator[BatchResult]) -> Iterator[BatchResult]:
+        """Passes results on; what they say of the worker's time is noted when they arrive."""
+        self.profile.begin_work()
+        for result in results:
+            self.profile.note(result.spent)
+            self._num_parts += result.part is not None
+            yield result
 
     def _count(self, result: BatchResult) -> None:
         for row in result.videos.select(["status", "num_segments", "duration_s"]).to_pylist():
@@ -202,8 +224,9 @@ class Recorder:
             tables.append(self._relisted(unchanged))
         if tables:
             renamed = self._to_prune.intersection(uri for result in pending for uri in result.renamed_from)
-            files = [result.file for result in pending if result.file]
-            self.store.commit(pa.concat_tables(tables), files, remove=[schema.video_id(uri) for uri in renamed])
+            files = [file for result in pending for file in result.files]
+            with self.profile.watch.phase("commit"):
+                self.store.commit(pa.concat_tables(tables), files, remove=[schema.video_id(uri) for uri in renamed])
             self._to_prune -= renamed
             self.summary.removed += len(renamed)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from model.cache import read_cached, write_cached
 
 
 def cached_embeddings(texts: Sequence[str], fingerprint: str, encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
@@ -24,21 +25,11 @@ def cached_embeddings(texts: Sequence[str], fingerprint: str, encode: Callable[[
         float32 [N, E] on the CPU.
     """
     key = hashlib.sha256("\n".join([fingerprint, *texts]).encode()).hexdigest()[:24]
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videobert" / f"texts-{key}.npy"
-    try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError):
-        vectors = encode(texts).cpu()
-        _save(path, vectors)
-        return vectors
-
-
-def _save(path: Path, vectors: Tensor) -> None:
-    """A cache that cannot be written costs time, not the result."""
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npy")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(temporary, vectors.numpy(), allow_pickle=False)
-        temporary.rename(path)
-    except OSError:
-        return
+    name = f"texts-{key}"
+    if (data := read_cached(name)) is not None:
+        return torch.from_numpy(np.load(io.BytesIO(data), allow_pickle=False))
+    vectors = encode(texts).cpu()
+    written = io.BytesIO()
+    np.save(written, vectors.numpy(), allow_pickle=False)
+    write_cached(name, written.getvalue())
+    return vectors

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from indexer.cli import console
 from indexer.cli.app import app
 from indexer.cli.progress import ProgressDisplay
-from indexer.config import DEFAULT_MODEL, RunConfig, SamplingConfig
+from indexer.config import DEFAULT_MODEL, DEFAULT_SAMPLING_MODE, RunConfig, SamplingConfig
 
 if TYPE_CHECKING:
     from indexer.pipeline import RunSummary
@@ -34,6 +34,13 @@ def index(
     segment_length: float = typer.Option(
         SamplingConfig.segment_length_s, "--segment-length", metavar="SECONDS", help="Longest moment."
     ),
+    sampling: str | None = typer.Option(
+        None,
+        help="Which frame stands for each span of 1/fps seconds. exact: the one shown in its middle. auto: a key frame "
+        "if the span has one, else the middle. keyframes: the nearest key frame, up to 30 s away; coarser and much "
+        f"faster. If not given: as the index was made, {DEFAULT_SAMPLING_MODE} for a new one.",
+        show_default=False,
+    ),
     prune: bool = typer.Option(False, "--prune", help="Remove videos that the sources no longer hold."),
     retry_failed: bool = typer.Option(False, "--retry-failed", help="Try failed videos again, even if unchanged."),
     limit: int | None = typer.Option(
@@ -47,9 +54,10 @@ def index(
         show_default=False,
     ),
     workers: int | None = typer.Option(
-        None, min=1, help="Encoding processes; one a core (or GPU) if not given.", show_default=False
+        None, min=1, help="Worker processes; one a core if not given, a core a GPU left free.", show_default=False
     ),
-    device: str = typer.Option(RunConfig.device, help="cpu, cuda or auto."),
+    device: str = typer.Option(RunConfig.device, help="What encodes the frames: cpu, cuda or auto."),
+    profile: bool = typer.Option(False, "--profile", help="Say where the time went, phase by phase."),
     json: bool = console.JsonOption,
 ) -> int:
     """Index videos: new ones are added, changed ones replaced, unchanged ones skipped.
@@ -59,7 +67,7 @@ def index(
     """
     from indexer.pipeline import RunSummary, files_to_encode, index_videos, plan_run
 
-    sampling = SamplingConfig(frame_rate_hz=fps, segment_length_s=segment_length)
+    frames = SamplingConfig(frame_rate_hz=fps, segment_length_s=segment_length, mode=sampling)
     run = RunConfig(
         address=address, num_workers=workers, device=device, limit=limit, prune=prune, retry_failed=retry_failed
     )
@@ -74,22 +82,28 @@ def index(
         _report(summary, json=json, prefix="dry run, nothing done: ")
         return console.EXIT_DONE
     with console.sigterm_like_ctrl_c(), ProgressDisplay() as display:
-        summary = index_videos(sources, into, model=model, sampling=sampling, run=run, on_progress=display.update)
-    return report_run(summary, into, json=json)
+        summary = index_videos(sources, into, model=model, sampling=frames, run=run, on_progress=display.update)
+    return report_run(summary, into, json=json, profile=profile)
 
 
-def report_run(summary: RunSummary, index: str, *, json: bool) -> int:
+def report_run(summary: RunSummary, index: str, *, json: bool, profile: bool = False) -> int:
     """Prints what a run did, and returns the exit code for it."""
-    _report(summary, json=json)
+    _report(summary, json=json, profile=profile)
     if summary.failed:
         console.say(f"{summary.failed} videos failed: see `videobert failures {index}`")
     return console.EXIT_SOME_FAILED if summary.failed else console.EXIT_DONE
 
 
-def _report(summary: RunSummary, *, json: bool, prefix: str = "") -> None:
+def _report(summary: RunSummary, *, json: bool, profile: bool = False, prefix: str = "") -> None:
     if json:
-        console.print_json(summary.to_dict())
+        console.print_json(summary.to_dict(profile=profile))
         return
+    _print_summary(summary, prefix)
+    if profile and summary.profile:
+        _print_profile(summary.profile)
+
+
+def _print_summary(summary: RunSummary, prefix: str) -> None:
     if not (summary.indexed or summary.segments or summary.removed or summary.video_s):
         print(f"{prefix}nothing changed: {summary.unchanged} videos are in the index already ({summary.wall_s:.1f} s)")
         return
@@ -99,3 +113,20 @@ def _report(summary: RunSummary, *, json: bool, prefix: str = "") -> None:
         f"{summary.removed} removed; {summary.segments} moments from {console.clock(summary.video_s)} of video "
         f"in {summary.wall_s:.1f} s{speed}"
     )
+
+
+def _print_profile(profile: dict[str, Any]) -> None:
+    """The accounts of the workers, of the models that they share on GPUs, and of the driver; each adds up."""
+    accounts = [
+        (f"{profile['num_workers']} workers", profile["workers"], profile["worker_s"]),
+        ("driver", profile["driver"], profile["wall_s"]),
+    ]
+    if "models" in profile:
+        accounts.insert(1, (f"{profile['num_models']} models", profile["models"], profile["model_s"]))
+    rows = [
+        (who, phase, f"{seconds:.1f}", f"{seconds / total_s:.1%}" if total_s else "")
+        for who, phases, total_s in accounts
+        for phase, seconds in [*phases.items(), ("in all", total_s)]
+    ]
+    print()
+    console.print_table(["who", "phase", "seconds", "share"], rows, right=("seconds", "share"))

@@ -40,7 +40,7 @@ class ProgressDisplay:
             self._update_bar(progress)
         elif progress.phase == "done" or time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
-            facts = f"; {self._facts(progress)}" if _done(progress) else ""
+            facts = f"; {self._facts(progress)}" if _done(progress) or progress.num_parts else ""
             say(f"{progress.phase}: {_done(progress)} of {progress.total} videos{facts}")
 
     def _update_bar(self, progress: Progress) -> None:
@@ -51,7 +51,9 @@ class ProgressDisplay:
     def _facts(self, progress: Progress) -> str:
         summary = progress.summary
         speed = f"{summary.video_s / summary.wall_s:.1f} x real time" if summary.wall_s else ""
-        return f"{clock(summary.video_s)} of video, {speed}, {summary.failed} failed, ETA {self._eta(progress)}"
+        num_parts = progress.num_parts
+        parts = f"{num_parts} part{'s' if num_parts > 1 else ''} of long videos, " if num_parts else ""
+        return f"{parts}{clock(summary.video_s)} of video, {speed}, {summary.failed} failed, ETA {self._eta(progress)}"
 
     def _eta(self, progress: Progress) -> str:
         done = _done(progress)

@@ -7,11 +7,11 @@ import time
 import pyarrow as pa
 
 from indexer import recorder, schema
-from indexer.batches import BatchResult
 from indexer.config import IndexConfig, RunConfig
 from indexer.ingest.encode import empty_row, failure
 from indexer.recorder import Recorder, known_videos
 from indexer.store.index import IndexStore
+from indexer.work import BatchResult
 
 
 def test_known_videos_say_of_each_video_what_its_row_says(monkeypatch):
@@ -49,7 +49,7 @@ def test_no_more_than_one_commit_interval_of_work_is_ever_uncommitted(tmp_path):
             row = empty_row(f"/v/{number}.mp4") | failure("open", "Some", "reason")
             videos = pa.Table.from_pylist([row], schema=schema.VIDEOS)
             arrived_s[row["uri"]] = time.monotonic()
-            yield BatchResult(videos=videos, unchanged=[], file=None)
+            yield BatchResult(videos=videos)
 
     def look(progress):
         committed = set(store.ledger.snapshot().videos["uri"].to_pylist())

@@ -1,0 +1,142 @@
+"""Long videos in parts: which are worth cutting up, where, and how the results of the parts become one.
+
+Parts are cut where groups of moments begin, so the rows are those of a video read in one go. The ledger row of a video
+is made when all its parts are there; until then none of its files is committed, and a run that is killed leaves only
+files that no table names.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pyarrow as pa
+
+from indexer import schema
+from indexer.batches import EncoderSettings
+from indexer.config import SamplingConfig
+from indexer.errors import VideoError
+from indexer.ingest.encode import MOMENTS_AT_ONCE, changed_row, failure, joined_facts
+from indexer.ingest.files import fingerprint_file
+from indexer.ingest.guard import GuardedDecoder
+from indexer.ingest.video import DecodeLimits, VideoInfo
+from indexer.work import BatchResult, VideoPart, WorkItem
+
+# A video that is more than this share of one worker's work is cut up, so that no worker is left with it at the end.
+_SHARE_OF_A_WORKER = 1 / 4
+# Below, a part is not worth opening the file for.
+_MIN_PART_BYTES = 16 << 20
+# Videos that are asked for their length, so many at a time.
+_MAX_PROBED, _PROBED_AT_ONCE = 256, 8
+
+
+def cut_long_videos(items: Sequence[WorkItem], num_workers: int, settings: EncoderSettings) -> list[WorkItem]:
+    """Replaces videos that would keep one worker busy long after the others by their parts.
+
+    At most four videos a worker are opened for it, whatever there is to do. One that does not say how long it is, or
+    whose bytes may be in the index already, stays whole.
+
+    Args:
+        items: the videos to encode.
+        num_workers: workers that will share them; one shares nothing.
+        settings: of the workers.
+    """
+    part_bytes = max(_MIN_PART_BYTES, int(sum(item.size_bytes for item in items) / num_workers * _SHARE_OF_A_WORKER))
+    long = [item for item in items if num_workers > 1 and item.size_bytes > part_bytes and not item.maybe_renamed]
+    if not long:
+        return list(items)
+    long = sorted(long, key=lambda item: -item.size_bytes)[:_MAX_PROBED]
+    with ThreadPoolExecutor(max_workers=_PROBED_AT_ONCE) as probes:
+        lengths_s = dict(zip(map(id, long), probes.map(lambda item: _length_s(item, settings), long), strict=True))
+    cut: list[WorkItem] = []
+    for item in items:
+        num_parts = -(-item.size_bytes // part_bytes)
+        cut += _cut(item, lengths_s.get(id(item), 0.0), num_parts, settings.sampling)
+    return cut
+
+
+def _length_s(item: WorkItem, settings: EncoderSettings) -> float:
+    """What the file says of its length, at most what would be read of it; 0 if it is not to be cut up."""
+    try:
+        if item.known_fingerprint and fingerprint_file(item.file.path) == item.known_fingerprint:
+            return 0.0
+        with GuardedDecoder(timeout_s=settings.decode_timeout_s) as decoder:
+            nothing = decoder.read_video(item.file.path, frame_rate_hz=1.0, size_px=32, start_s=0.0, end_s=0.0)
+            infos = [message for message in nothing if isinstance(message, VideoInfo)]
+    except VideoError:
+        return 0.0  # a worker will say what is wrong
+    return min(infos[0].stated_duration_s or 0.0, DecodeLimits.max_duration_s) if infos else 0.0
+
+
+def _cut(item: WorkItem, length_s: float, num_parts: int, sampling: SamplingConfig) -> list[WorkItem]:
+    """The parts of a video, whole groups of moments each; the video itself if they would be fewer than two."""
+    group_s = MOMENTS_AT_ONCE * sampling.segment_length_s
+    num_groups = math.ceil(length_s / group_s)
+    groups_a_part = math.ceil(num_groups / num_parts)
+    firsts = range(0, num_groups, groups_a_part) if num_groups else range(0)
+    if len(firsts) < 2:
+        return [item]
+    batch_id = uuid.uuid4().hex
+    starts_s = [first * MOMENTS_AT_ONCE * sampling.segment_length_s for first in firsts]
+    return [
+        replace(
+            item,
+            known_fingerprint=None,
+            part=VideoPart(batch_id=batch_id, number=number, num_parts=len(firsts), start_s=start_s, end_s=end_s),
+        )
+        for number, (start_s, end_s) in enumerate(zip(starts_s, [*starts_s[1:], None], strict=True))
+    ]
+
+
+def joined_parts(results: Iterable[BatchResult]) -> Iterator[BatchResult]:
+    """Passes whole batches on at once, and the parts of a video as one result when the last of them has come."""
+    waiting: dict[str, list[BatchResult]] = {}
+    for result in results:
+        if result.part is None:
+            yield result
+            continue
+        parts = waiting.setdefault(result.part.batch_id, [])
+        parts.append(result)
+        if len(parts) == result.part.num_parts:
+            yield _joined(waiting.pop(result.part.batch_id))
+
+
+def _joined(results: Sequence[BatchResult]) -> BatchResult:
+    """All parts of one video, in any order -> the video. It fails as its first failed part does."""
+    parts = sorted(results, key=lambda result: result.part.number if result.part else 0)
+    rows = [part.videos.to_pylist()[0] for part in parts]
+    first = rows[0]
+    failed = next((row for row in rows if row["status"] == schema.FAILED), None)
+    if failed is not None:
+        row = failed | {"fingerprint": failed["fingerprint"] or first["fingerprint"]}
+    elif not _read_of_one_state(parts):
+        row = changed_row(first["uri"], first["attempts"], is_gone=False)
+    elif not any(row["num_frames"] for row in rows):
+        row = first | failure("decode", "NoFrames", "no frame could be decoded") | {"batch_id": ""}
+    else:
+        warnings = dict.fromkeys(row["warning"] for row in rows if row["warning"])
+        row = first | {
+            "num_segments": sum(row["num_segments"] for row in rows),
+            "num_frames": sum(row["num_frames"] for row in rows),
+            "duration_s": max(row["duration_s"] or 0.0 for row in rows),
+            "partial": any(row["partial"] for row in rows),
+            "warning": "; ".join(warnings) or None,
+            "indexed_at": max(row["indexed_at"] for row in rows),
+            **joined_facts(rows),
+        }
+    is_indexed = row["status"] == schema.INDEXED
+    return BatchResult(
+        videos=pa.Table.from_pylist([row], schema=schema.VIDEOS),
+        files=[file for part in parts for file in part.files] if is_indexed else [],
+    )
+
+
+def _read_of_one_state(parts: Sequence[BatchResult]) -> bool:
+    """Whether all workers saw the same file. What only one machine can tell, such as inodes, is compared there."""
+    versions = [part.version for part in parts if part.version]
+    seen_by_all = {version.listed for version in versions}
+    on_hosts = {version.host for version in versions}
+    return len(seen_by_all) <= 1 and len({(version.host, version.exact) for version in versions}) == len(on_hosts)

@@ -1,0 +1,111 @@
+"""One model for many workers: what it is asked at once is encoded at once, and everybody gets their own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from indexer import ray_shared_model
+from indexer.errors import WorkerError
+from indexer.ingest.encode import STORED
+from indexer.ray_shared_model import SharedModel, SharedModelClient, start_shared_models
+from model.weights import load_model
+
+
+class Recorded(SharedModel):
+    """Notes how many frames the model is given at once. It holds on until all have asked."""
+
+    def __init__(self):
+        super().__init__("tiny_test", "cpu", 1)
+        self.sizes, self.all_asked = [], threading.Event()
+        self._real, self._model.encode_frames = self._model.encode_frames, self._encode_frames
+
+    def _encode_frames(self, frames):
+        self.all_asked.wait(timeout=20)
+        self.sizes.append(len(frames))
+        if frames.max() == 255:
+            raise RuntimeError("out of memory")
+        return self._real(frames)
+
+
+def ask(model, requests):
+    """The first request alone; the others while the model is busy with it."""
+
+    async def all_at_once():
+        asked = [asyncio.ensure_future(model.encode_frames(requests[0]))]
+        await asyncio.sleep(0.05)
+        asked += [asyncio.ensure_future(model.encode_frames(frames)) for frames in requests[1:]]
+        await asyncio.sleep(0.05)
+        model.all_asked.set()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    return asyncio.run(all_at_once())
+
+
+@pytest.fixture
+def requests():
+    drawn = np.random.default_rng(5)
+    side = load_model("tiny_test").frame_size_px
+    return [drawn.integers(0, 255, (n, side, side, 3), dtype=np.uint8) for n in (3, 1, 4, 2, 5)]
+
+
+def test_what_is_asked_while_the_model_is_busy_is_encoded_together(requests):
+    model = Recorded()
+    answers = ask(model, requests)
+    assert model.sizes == [3, 12]
+    alone = load_model("tiny_test")
+    for frames, features in zip(requests, answers, strict=True):
+        assert features.dtype == STORED
+        np.testing.assert_allclose(features, alone.encode_frames(frames).numpy(), atol=2e-3)
+
+
+def test_no_more_frames_than_the_limit_are_encoded_at_once(requests, monkeypatch):
+    monkeypatch.setattr(ray_shared_model, "_MAX_FRAMES_AT_ONCE", 6)
+    model = Recorded()
+    assert [len(features) for features in ask(model, requests)] == [3, 1, 4, 2, 5]
+    assert model.sizes == [3, 5, 2, 5]
+
+
+def test_what_the_model_cannot_encode_fails_for_those_who_asked_and_nobody_else(requests):
+    model = Recorded()
+    requests[0][0, 0, 0, 0] = 255
+    first, *others = ask(model, requests)
+    assert isinstance(first, RuntimeError)
+    assert [len(features) for features in others] == [1, 4, 2, 5]
+
+
+@pytest.mark.slow
+def test_workers_wait_for_the_model_fail_with_its_words_and_learn_when_it_is_gone(monkeypatch):
+    """On Ray, from the driver in place of a worker."""
+    import ray
+
+    from indexer.batches import EncoderSettings
+    from indexer.config import SamplingConfig
+    from indexer.ray_encoding import ray_cluster
+    from model.errors import ModelError
+
+    monkeypatch.setattr(ray_shared_model, "_MAX_RESTARTS", 0)
+    monkeypatch.setattr(ray_shared_model, "_REQUEST_BYTES", 1)
+    settings = EncoderSettings(index_path="", model="tiny_test", sampling=SamplingConfig())
+    side = load_model("tiny_test").frame_size_px
+    frames = np.zeros((20, side, side, 3), np.uint8)
+    with ray_cluster(num_cpus=1):
+        with pytest.raises(WorkerError, match=r"could not start: .*'nothing'"):
+            start_shared_models(EncoderSettings(**{**vars(settings), "model": "nothing"}), "cpu", 1)
+        actors = start_shared_models(settings, "cpu", 2)
+        client = SharedModelClient(actors)
+        features = client.encode_frames(frames)()
+        np.testing.assert_allclose(features, load_model("tiny_test").encode_frames(frames).numpy(), atol=2e-3)
+        assert len(client._under_way) <= 3
+        with pytest.raises(ModelError, match=r"the model failed: .*uint8"):
+            client.encode_frames(frames.astype(np.float32))()
+        spent = ray.get(actors[0].account.remote())
+        assert (spent.kind, set(spent.seconds)) == ("model", {"encode", "idle"})
+        for actor in actors:
+            ray.kill(actor)
+        with pytest.raises(ModelError, match="died too often"):
+            client.encode_frames(frames)()
+        assert client.lost
