@@ -8,7 +8,7 @@ import streamlit as st
 
 from indexer.errors import VideoBertSearchError
 from indexer.query.results import Moment
-from search_ui import wording
+from search_ui import example, wording
 from search_ui.collection import Collection, clip, thumbnail
 
 _NUM_LABELS = 3
@@ -49,7 +49,19 @@ def _show_card(collection: Collection, moment: Moment) -> None:
     elif moment.transcript:
         with st.container(key=f"quote-{moment.rank}"):
             st.text(f"“{wording.plain(moment.transcript)}”")
-    _show_button(moment, playing)
+    if moment.num_alike:
+        _show_alike(moment)
+    with st.container(key=f"buttons-{moment.rank}", horizontal=True, gap="small"):
+        _show_button(moment, playing)
+        example.show_button(moment)
+
+
+def _show_alike(moment: Moment) -> None:
+    with st.popover(f"+{moment.num_alike} alike", icon=":material/content_copy:"):
+        for alike in moment.alike:
+            st.text(f"{wording.file_name(alike.video)}  {wording.span(alike.start_s, alike.end_s)}")
+        if moment.num_alike > len(moment.alike):
+            st.caption(f"and {moment.num_alike - len(moment.alike):,} more")
 
 
 def _key(moment: Moment) -> tuple[int, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from indexer import VideoIndex
+from indexer.query.diversity import Diversity
 from indexer.query.filters import Filters
 from indexer.query.results import ClassifiedMoment, SearchResult
 
@@ -47,10 +48,19 @@ def open_collection(path: str) -> Collection:
 
 
 @st.cache_data(max_entries=64, show_spinner="Searching …", hash_funcs=_BY_VERSION)
-def search(collection: Collection, query: str, k: int, where: Filters) -> SearchResult:
+def search(collection: Collection, query: str, k: int, where: Filters, diversity: Diversity) -> SearchResult:
     """As `VideoIndex.search`."""
     with collection.lock:
-        return collection.index.search(query, k, where=where)
+        return collection.index.search(query, k, where=where, diversity=diversity)
+
+
+@st.cache_data(max_entries=64, show_spinner="Looking at the example …", hash_funcs=_BY_VERSION)
+def search_like(
+    collection: Collection, example: int | str, k: int, where: Filters, diversity: Diversity
+) -> SearchResult:
+    """As `VideoIndex.search_like`."""
+    with collection.lock:
+        return collection.index.search_like(example, k, where=where, diversity=diversity)
 
 
 @st.cache_data(max_entries=4, show_spinner="Comparing every moment with the labels …", hash_funcs=_BY_VERSION)

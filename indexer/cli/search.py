@@ -25,6 +25,13 @@ def search(
     index: str = console.IndexArgument,
     query: str | None = typer.Argument(None, help="What the moment shows.", show_default=False),
     k: int = typer.Option(10, "-k", help="Moments wanted, 1 to 1000."),
+    per_video: int | None = typer.Option(
+        None,
+        metavar="N",
+        help="At most N moments of one video. Without it 3, and more only where other videos have nothing left.",
+        show_default=False,
+    ),
+    show_alike: bool = typer.Option(False, "--show-alike", help="Near-duplicates one by one, not as one moment."),
     queries: str | None = typer.Option(
         None, metavar="FILE", help="Many queries, one a line; - reads stdin. Needs --json.", show_default=False
     ),
@@ -50,6 +57,7 @@ def search(
     json: bool = console.JsonOption,
 ) -> None:
     """Find the moments that fit a text best. "Quoted words" must have been said, -word excludes, begin* is a prefix."""
+    from indexer.query.diversity import Diversity
     from indexer.query.filters import Filters
     from indexer.query.inputs import check_k, check_query
     from indexer.query.syntax import parse_query
@@ -62,6 +70,7 @@ def search(
     if queries is not None and not json:
         raise UsageError("--queries prints one JSON object a line: add --json")
     check_k(k)
+    diversity = Diversity(per_video=per_video, collapse=not show_alike)
     asked = _read_lines(queries) if queries is not None else [query] if query is not None else []
     texts = [check_query(text) for text in asked]
     for text in texts:
@@ -87,9 +96,10 @@ def search(
     opened = VideoIndex.open(index)
     if like is not None:
         example = int(like) if like.isdecimal() and not Path(like).exists() else like
-        _print_result(opened.search_like(example, k, where=filters), opened.num_segments, json)
+        _print_result(opened.search_like(example, k, where=filters, diversity=diversity), opened.num_segments, json)
     for start in range(0, len(texts), _QUERIES_PER_BATCH):
-        for result in opened.search_many(texts[start : start + _QUERIES_PER_BATCH], k, where=filters):
+        batch = texts[start : start + _QUERIES_PER_BATCH]
+        for result in opened.search_many(batch, k, where=filters, diversity=diversity):
             _print_result(result, opened.num_segments, json)
 
 
@@ -169,7 +179,7 @@ def _print_moments(result: SearchResult, num_segments: int) -> None:
     cells = (
         [
             str(moment.rank),
-            _short(moment.video),
+            _short(moment.video) + (f" (+{moment.num_alike} alike)" if moment.num_alike else ""),
             f"{console.clock(moment.start_s)}–{console.clock(moment.end_s)}",
             f"{moment.score:.3f}",
             f"{moment.confidence:.0%}",

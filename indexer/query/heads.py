@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexer.errors import IndexSettingsError
-from indexer.query.results import ClassifiedMoment
+from indexer.query.results import Classification, ClassifiedMoment
 from indexer.query.single_video import encode_file
 from indexer.query.video_index import VideoIndex
+from indexer.query.zero_shot import as_classified, moments_in_order
 from indexer.storage import Location
 from model.facts import frames_fingerprint
 
@@ -22,7 +23,7 @@ _STORED = np.dtype("<f2")
 _MOMENTS_PER_BATCH = 256
 
 
-def classify_index(index: VideoIndex, head: str | Path) -> list[ClassifiedMoment]:
+def classify_index(index: VideoIndex, head: str | Path) -> Classification:
     """Scores every moment of an index by a head that `videobert train` wrote, by video and time.
 
     Raises:
@@ -40,20 +41,8 @@ def classify_index(index: VideoIndex, head: str | Path) -> list[ClassifiedMoment
         for start in range(0, len(rows), _MOMENTS_PER_BATCH):
             part = slice(start, start + _MOMENTS_PER_BATCH)
             scores[rows[part]] = _scores(classifier, values[part], shape)
-    uris = snapshot.videos["uri"].to_pylist()
-    rows_ = snapshot.rows
-    order = sorted(range(len(rows_)), key=lambda i: (uris[rows_.video_rows[i]], rows_.start_s[i]))
-    return [
-        ClassifiedMoment.of(
-            classifier.labels,
-            scores[i],
-            video=uris[rows_.video_rows[i]],
-            start_s=rows_.start_s[i],
-            end_s=rows_.end_s[i],
-            segment_id=rows_.segment_ids[i],
-        )
-        for i in order
-    ]
+    order = moments_in_order(snapshot, None)
+    return as_classified(snapshot, classifier.labels, order, scores[order], num_moments=len(order))
 
 
 def classify_video_by_head(path: str | Location, head: str | Path, model: str) -> list[ClassifiedMoment]:

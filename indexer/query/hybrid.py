@@ -106,17 +106,17 @@ class HybridSearch:
         allowed = self._allowed[number]
         return self._snapshot.num_segments if allowed is None else int(allowed.sum())
 
-    def best(self, num: int) -> list[Found]:
-        """For each query the moments that are among the `num` best by cosine or the `num` best by words."""
-        together = [i for i, allowed in enumerate(self._allowed) if allowed is self._everywhere]
+    def best(self, num: int, numbers: Sequence[int]) -> list[Found]:
+        """For some of the queries the moments that are among the `num` best by cosine or the `num` best by words."""
+        together = [i for i in numbers if self._allowed[i] is self._everywhere]
         by_vector = {}
         if together:
             scores, rows = self._snapshot.search(self._vectors[together], num, self._everywhere)
             by_vector = {i: (scores[j], rows[j]) for j, i in enumerate(together)}
-        for i in set(range(len(self._allowed))) - set(together):
+        for i in set(numbers) - set(together):
             scores, rows = self._snapshot.search(self._vectors[i : i + 1], num, self._allowed[i])
             by_vector[i] = (scores[0], rows[0])
-        return [self._fused(i, *by_vector[i], num) for i in range(len(self._allowed))]
+        return [self._fused(i, *by_vector[i], num) for i in numbers]
 
     def _bonus(self, number: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
         """Rows with any of the words, highest bonus first, and their bonuses."""
@@ -127,13 +127,30 @@ class HybridSearch:
         order = np.argsort(-shares, kind="stable")
         return rows[order], WORD_WEIGHT * spread * shares[order] ** 2
 
+    def scored(self, number: int, rows: np.ndarray) -> Found:
+        """Any moments for one query, best first, without those that it may not find.
+
+        Args:
+            rows: int64 [R].
+        """
+        allowed = self._allowed[number]
+        rows = rows if allowed is None else rows[allowed[rows]]
+        return self._ranked(number, self._cosines(number, rows), rows)
+
     def _fused(self, number: int, scores: np.ndarray, rows: np.ndarray, num: int) -> Found:
         scores, rows = scores[rows >= 0].astype(np.float64), rows[rows >= 0]
-        with_words, bonus_of = self._bonuses[number]
-        missing = with_words[:num][~np.isin(with_words[:num], rows)]
+        with_words = self._bonuses[number][0][:num]
+        missing = with_words[~np.isin(with_words, rows)]
         if len(missing):
-            scores = np.concatenate([scores, self._snapshot.vectors_of(missing) @ self._vectors[number]])
+            scores = np.concatenate([scores, self._cosines(number, missing)])
             rows = np.concatenate([rows, missing])
+        return self._ranked(number, scores, rows)
+
+    def _cosines(self, number: int, rows: np.ndarray) -> np.ndarray:
+        return (self._snapshot.vectors_of(rows) @ self._vectors[number]).astype(np.float64)
+
+    def _ranked(self, number: int, scores: np.ndarray, rows: np.ndarray) -> Found:
+        with_words, bonus_of = self._bonuses[number]
         bonuses = np.zeros(len(rows))
         if len(with_words):
             order = np.argsort(with_words)

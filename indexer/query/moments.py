@@ -9,7 +9,7 @@ from dataclasses import dataclass
 # scene.
 _NEIGHBOUR_MARGIN = 0.1
 # Segments that lie closer than this touch.
-_TOUCHING_S = 0.05
+TOUCHING_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,13 @@ def merge_hits(hits: Sequence[Hit]) -> list[MergedHit]:
     return sorted((moment for moments in by_video.values() for moment in moments), key=lambda m: -m.best.score)
 
 
+def least_score(moment: MergedHit) -> float:
+    """What a neighbour that only touches must score to belong to a moment."""
+    return moment.best.score - _NEIGHBOUR_MARGIN * abs(moment.best.score)
+
+
 def _belongs(hit: Hit, moment: MergedHit) -> bool:
     gap_s = max(hit.start_s, moment.start_s) - min(hit.end_s, moment.end_s)
-    overlaps = gap_s < -_TOUCHING_S
-    touches = gap_s <= _TOUCHING_S
-    return overlaps or (touches and hit.score >= moment.best.score - _NEIGHBOUR_MARGIN * abs(moment.best.score))
+    overlaps = gap_s < -TOUCHING_S
+    touches = gap_s <= TOUCHING_S
+    return overlaps or (touches and hit.score >= least_score(moment))

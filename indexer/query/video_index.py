@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from indexer.errors import IndexSettingsError, UsageError
+from indexer.errors import IndexSettingsError, UnknownMomentError, UsageError
 from indexer.ingest.paths import uri_to_path
 from indexer.query.calibration import Calibration
 from indexer.query.clips import make_clip
+from indexer.query.diversity import Diversity
 from indexer.query.filters import Filters
 from indexer.query.inputs import check_k, check_labels, check_query
 from indexer.query.labels import LabelScorer
-from indexer.query.results import ClassifiedMoment, SearchResult
+from indexer.query.results import Classification, SearchResult
 from indexer.query.search import Searcher
 from indexer.query.single_video import encode_example
+from indexer.query.sql import SqlResult, run_sql
 from indexer.query.syntax import ParsedQuery, parse_query
+from indexer.query.zero_shot import classify_moments, moments_in_order, score_moments
 from indexer.storage import Location
 from indexer.store.index import IndexStore
-from indexer.store.snapshot import Coverage, Snapshot
+from indexer.store.moment_vectors import Coverage
+from indexer.store.snapshot import Snapshot
 from model.errors import ModelError
 from model.weights import load_text_encoder, model_facts
 
@@ -51,6 +55,9 @@ class VideoIndex:
         """
         return cls(IndexStore.open(path))
 
+    def __repr__(self) -> str:
+        return f"VideoIndex({str(self.path)!r}: {self.num_videos:,} videos, {self.num_segments:,} moments)"
+
     def reload(self) -> bool:
         """Moves on to the newest version. Returns whether there was a newer one."""
         if self._store.ledger.version() == self._snapshot.ledger.version:
@@ -61,6 +68,28 @@ class VideoIndex:
         if self._snapshot.config != before:
             self.__dict__.pop("_text_encoder", None)
         return True
+
+    def newest(self) -> VideoIndex:
+        """The newest version as an object of its own, which shares the text encoder; this one stays as it is.
+
+        One thread at a time: both read through the same store. Questions need no store, so that others may go on asking
+        the one that they have.
+        """
+        newest = VideoIndex(self._store)
+        encoder = self.__dict__.get("_text_encoder")
+        if encoder is not None and newest._snapshot.config == self._snapshot.config:
+            newest.__dict__["_text_encoder"] = encoder
+        return newest
+
+    def state(self) -> tuple[object, ...]:
+        """What lies on storage now, cheap to ask: it changes with every commit, compaction and rebuilt file."""
+        return self._store.state()
+
+    def warm_up(self) -> None:
+        """Loads what the first search would have to wait for."""
+        self.encode_texts(["warm up"])
+        if self.num_segments:
+            self.search("warm up", 1)
 
     @property
     def path(self) -> Location:
@@ -101,7 +130,9 @@ class VideoIndex:
         """Preset or checkpoint that the index was made with."""
         return self._snapshot.config.model
 
-    def search(self, query: str, k: int = 10, *, where: Filters | None = None) -> SearchResult:
+    def search(
+        self, query: str, k: int = 10, *, where: Filters | None = None, diversity: Diversity | None = None
+    ) -> SearchResult:
         """Finds the k moments that fit a text best.
 
         Args:
@@ -109,38 +140,55 @@ class VideoIndex:
                 in title, file name or labels, `begin*` likewise; `-word` excludes.
             k: moments wanted, 1 to 1000.
             where: which moments are looked at; all if None.
+            diversity: how varied the moments have to be; None: near-duplicates are one, and a video has at most three
+                moments as long as there are others.
 
         Raises:
             UsageError: k is out of range, the query is empty, too long or malformed, or a filter fits nothing here.
             IndexSettingsError: the installed model is not the one that the index was made with.
         """
-        return self.search_many([query], k, where=where)[0]
+        return self.search_many([query], k, where=where, diversity=diversity)[0]
 
     def search_many(
-        self, queries: Sequence[str], k: int = 10, *, where: Filters | None = None, syntax: bool = True
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        *,
+        where: Filters | None = None,
+        syntax: bool = True,
+        diversity: Diversity | None = None,
     ) -> list[SearchResult]:
         """As `search`, for many queries at once: one result a query, in their order.
 
         Args:
             where: which moments are looked at, for all queries.
             syntax: whether quotes, minus signs and stars mean something; no, for captions and the like.
+            diversity: as in `search`.
         """
         check_k(k)
         cleaned = [check_query(query) for query in queries]
         parsed = [parse_query(query) if syntax else ParsedQuery(text=query, plain=query) for query in cleaned]
         if not self.num_segments:
             return [SearchResult(query=query, matched=False, results=[]) for query in cleaned]
-        searcher = self._searcher(where)
+        searcher = Searcher(self._snapshot, self._calibration, self._allowed(where), diversity)
         vectors = self.encode_texts([query.text for query in parsed])
         return searcher.answer(cleaned, parsed, vectors, k)
 
-    def search_like(self, example: int | str | Location, k: int = 10, *, where: Filters | None = None) -> SearchResult:
+    def search_like(
+        self,
+        example: int | str | Location,
+        k: int = 10,
+        *,
+        where: Filters | None = None,
+        diversity: Diversity | None = None,
+    ) -> SearchResult:
         """Finds the k moments that are most like an example.
 
         Args:
             example: `segment_id` of a moment, which is left out itself; or an image or video file, taken as a whole.
             k: moments wanted, 1 to 1000.
             where: which moments are looked at; all if None.
+            diversity: as in `search`.
 
         Returns:
             `confidence` is the share of moments of this index whose nearest moment in another video is less like them.
@@ -163,43 +211,37 @@ class VideoIndex:
         else:
             self._require_model()
             vector = encode_example(example, self.model, self._snapshot.config.sampling)
-        searcher = Searcher(self._snapshot, self._example_calibration, allowed)
+        searcher = Searcher(self._snapshot, self._example_calibration, allowed, diversity)
         return searcher.answer([asked], [ParsedQuery(text="", plain="")], vector[None], k)[0]
-
-    def _searcher(self, where: Filters | None) -> Searcher:
-        return Searcher(self._snapshot, self._calibration, self._allowed(where))
 
     def _allowed(self, where: Filters | None) -> np.ndarray | None:
         return None if where is None or where.is_empty else where.mask(self._snapshot)
 
-    def classify(self, labels: Iterable[str]) -> list[ClassifiedMoment]:
+    def classify(
+        self, labels: Iterable[str], *, where: Filters | None = None, start: int = 0, limit: int | None = None
+    ) -> Classification:
         """Scores every moment against any list of labels, by video and time.
 
         "None of these" is a possible answer: see `ClassifiedMoment.answer`.
 
         Args:
             labels: free text, for example "cooking"; blanks and duplicates are dropped.
+            where: which moments are looked at; all if None.
+            start, limit: the part of them that is scored: `limit` moments from number `start` on; all if None.
 
         Raises:
-            UsageError: no label is left, or there are too many.
+            UsageError: no label is left, there are too many, or a filter fits nothing here.
+            IndexSettingsError: the installed model is not the one that the index was made with.
         """
         names = check_labels(labels)
-        if not self.num_segments:
-            return []
-        rows, scores = self._snapshot.rows, self.label_scores(names)
-        uris = self._snapshot.videos["uri"].to_pylist()
-        order = sorted(range(len(rows)), key=lambda i: (uris[rows.video_rows[i]], rows.start_s[i]))
-        return [
-            ClassifiedMoment.of(
-                names,
-                scores[i],
-                video=uris[rows.video_rows[i]],
-                start_s=rows.start_s[i],
-                end_s=rows.end_s[i],
-                segment_id=rows.segment_ids[i],
-            )
-            for i in order
-        ]
+        order = moments_in_order(self._snapshot, self._allowed(where) if self.num_segments else None)
+        chosen = order[start : None if limit is None else start + limit]
+        scorer = self._label_scorer(names) if len(chosen) else None
+        return classify_moments(self._snapshot, names, scorer, chosen, num_moments=len(order))
+
+    def _label_scorer(self, labels: Sequence[str]) -> LabelScorer:
+        config = self._snapshot.config
+        return LabelScorer(labels, self._text_encoder, config.model, config.model_fingerprint)
 
     def label_scores(self, labels: Sequence[str]) -> np.ndarray:
         """As `classify`, as numbers: float32 [N, L + 1], one row a moment of `snapshot`; the last column is for none.
@@ -207,13 +249,7 @@ class VideoIndex:
         Args:
             labels: L labels, checked.
         """
-        config = self._snapshot.config
-        scorer = LabelScorer(labels, self._text_encoder, config.model, config.model_fingerprint)
-        scores = np.empty((self.num_segments, len(labels) + 1), dtype=np.float32)
-        for rows, table in self._snapshot.read_file_by_file(["embedding", "labels"]):
-            vectors = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(rows), config.embedding_dim)
-            scores[rows] = scorer.score(vectors, table["labels"])
-        return scores
+        return score_moments(self._snapshot, self._label_scorer(labels))
 
     def thumbnail(self, segment_id: int) -> bytes | None:
         """JPEG of a moment, or None if it has none.
@@ -233,6 +269,24 @@ class VideoIndex:
         self.video_facts(uri)
         return make_clip(uri_to_path(uri), start_s, end_s)
 
+    def span_of(self, segment_id: int) -> tuple[str, float, float]:
+        """URI of the video of a moment, and the half-open span [start_s, end_s) of the moment.
+
+        Raises:
+            UsageError: there is no such moment.
+        """
+        row, rows = self._row(segment_id), self._snapshot.rows
+        uri = self._snapshot.videos["uri"][int(rows.video_rows[row])].as_py()
+        return uri, float(rows.start_s[row]), float(rows.end_s[row])
+
+    def sql(self, query: str) -> SqlResult:
+        """Answers one SELECT of DuckDB's SQL over the tables `moments` and `videos`: see `indexer.query.sql`.
+
+        Raises:
+            UsageError: the SQL is wrong, is no single SELECT, or asks for files.
+        """
+        return run_sql(query, self._snapshot)
+
     def video_facts(self, uri: str) -> dict[str, Any]:
         """The ledger's row of an indexed video.
 
@@ -247,7 +301,7 @@ class VideoIndex:
     def _row(self, segment_id: int) -> int:
         row = self._snapshot.row_of(segment_id)
         if row is None:
-            raise UsageError(f"there is no moment with the id {segment_id!r} in this version of the index")
+            raise UnknownMomentError(f"there is no moment with the id {segment_id!r} in this version of the index")
         return row
 
     @functools.cached_property

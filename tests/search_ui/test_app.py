@@ -84,9 +84,9 @@ def test_filters_and_syntax_that_mean_nothing_are_said(index, open_page):
     assert "a quote is not closed" in page.error[0].value
     page = ask(open_page(index), "red")
     assert len(page.get("image")) == 3
-    next(box for box in page.text_input if box.label == "Condition").set_value("nope=1").run()
+    next(box for box in page.text_input if box.label.startswith("Conditions")).set_value("nope=1").run()
     assert "there is no column" in page.error[0].value
-    next(box for box in page.text_input if box.label == "Condition").set_value("").run()
+    next(box for box in page.text_input if box.label.startswith("Conditions")).set_value("").run()
     next(box for box in page.text_input if box.label == "Videos").set_value("red.*").run()
     assert not page.error
     assert len(page.get("image")) == 1
@@ -107,7 +107,8 @@ def test_a_match_is_not_called_none(index, open_page, certain):
 
 
 def test_only_confident_leaves_out_what_is_not(index, open_page, monkeypatch):
-    monkeypatch.setattr(Calibration, "confidence", lambda self, score: 0.99 if score > 0.15 else 0.1)
+    sure = lambda self, cosines, moments, query: np.where(cosines > 0.15, 0.99, 0.1)  # noqa: E731
+    monkeypatch.setattr(Calibration, "confidences", sure)
     monkeypatch.setattr(PlainWords, "said", lambda self, keywords, rows: np.zeros(len(rows)))  # a name holds ":red"
     page = ask(open_page(index), "red")
     assert len(names(page)) == 3

@@ -6,6 +6,8 @@ import av
 import numpy as np
 import pytest
 
+from indexer.config import RunConfig, SamplingConfig
+from indexer.pipeline import index_videos
 from indexer.query.video_index import VideoIndex
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
@@ -38,3 +40,23 @@ def colour_videos(tmp_path: Path) -> Path:
 def colour_index(colour_videos, run_index, tmp_path) -> VideoIndex:
     run_index(colour_videos)
     return VideoIndex.open(tmp_path / "index")
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    """The same index, made once. Not to be changed."""
+    folder = tmp_path_factory.mktemp("colours")
+    (folder / "videos").mkdir()
+    write_colours(folder / "videos" / "red.mp4", "red", seconds_each=4)
+    write_colours(folder / "videos" / "blue.mp4", "blue", seconds_each=4)
+    write_colours(folder / "videos" / "mixed.mp4", "yellow", "green", "green")
+    index_videos(
+        [str(folder / "videos")],
+        folder / "index",
+        model="tiny_test",
+        sampling=SamplingConfig(),
+        run=RunConfig(),
+        in_process=True,
+        on_progress=lambda progress: None,
+    )
+    return VideoIndex.open(folder / "index")

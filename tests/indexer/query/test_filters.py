@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexer.errors import UsageError
+from indexer.query.diversity import Diversity
 from indexer.query.filters import Filters
 from indexer.query.video_index import VideoIndex
-from indexer.store.vectors import build_vector_file, open_vector_file
 
 
 @pytest.fixture
@@ -28,7 +28,8 @@ def index(videos, run_index, tmp_path) -> VideoIndex:
 
 
 def names(index, **filters):
-    found = index.search("blocks", k=100, where=Filters(**filters)).results
+    every = Diversity(collapse=False)
+    found = index.search("blocks", k=100, where=Filters(**filters), diversity=every).results
     return sorted({Path(moment.video).name for moment in found})
 
 
@@ -160,16 +161,3 @@ def test_search_among_allowed_moments_is_that_of_brute_force(colour_index, data,
     assert allowed[rows].all()
     assert rows.shape == (1, min(k, allowed.sum()))
     assert scores[0] == pytest.approx(np.sort(exact[allowed])[::-1][:k], abs=1e-5)
-
-
-def test_a_graph_finds_all_moments_that_a_selective_filter_leaves(tmp_path):
-    random = np.random.default_rng(0)
-    vectors = random.standard_normal((3_000, 16)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    ids = {"segment_ids": np.arange(3_000), "batch_ids": pa.array(["b"] * 3_000)}
-    manifest = build_vector_file(tmp_path / "vectors", vectors=vectors, ledger_version=1, kind="hnsw", **ids)
-    allowed = np.zeros(3_000, dtype=bool)
-    allowed[random.choice(3_000, 50, replace=False)] = True
-    scores, rows = open_vector_file(tmp_path / "vectors", manifest).search(vectors[:5], 50, allowed)
-    assert [sorted(found) for found in rows.tolist()] == [np.flatnonzero(allowed).tolist()] * 5
-    assert np.take_along_axis(vectors[:5] @ vectors.T, rows, 1) == pytest.approx(scores, abs=1e-5)
