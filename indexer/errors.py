@@ -2,13 +2,15 @@
 
     VideoBertSearchError            exit code 1: the run failed
     ├── UsageError                  exit code 2: the command or the call was wrong
-    │   └── SourceError             a source names nothing that can be indexed
+    │   ├── SourceError             a source names nothing that can be indexed
+    │   └── UnknownMomentError      there is no moment with such an id, or no longer
     ├── IndexDirectoryError         the index directory is not usable as asked
     │   ├── IndexNotFoundError      nothing there, or nothing that is an index
     │   ├── IndexFormatError        made by another version, or damaged
     │   └── IndexSettingsError      made with another model or sampling
     ├── StorageError                a file could not be read or written
     ├── WorkerError                 the workers could not start, or died
+    ├── OverloadedError             a service has no room for one more request
     └── VideoError                  one video failed; recorded in the ledger, never fatal to a run
 
 Texts say what is wrong, the rule, the value got and the next step, in one line.
@@ -29,6 +31,10 @@ class UsageError(VideoBertSearchError):
 
 class SourceError(UsageError):
     """A source (path, glob, manifest) does not exist or holds no video."""
+
+
+class UnknownMomentError(UsageError):
+    """The index holds no moment with this id, in the version that is asked."""
 
 
 class IndexDirectoryError(VideoBertSearchError):
@@ -53,6 +59,10 @@ class StorageError(VideoBertSearchError):
 
 class WorkerError(VideoBertSearchError):
     """Ray workers could not be started, or died in a way that ends the run."""
+
+
+class OverloadedError(VideoBertSearchError):
+    """A service has as many requests of this kind as it takes."""
 
 
 class VideoError(VideoBertSearchError):

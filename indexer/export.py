@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from indexer import schema
 from indexer.storage import Location
 from indexer.store.index import IndexStore
+from indexer.store.joined import SCHEMA as SCHEMA
+from indexer.store.joined import joined_moments
 from indexer.store.outfile import whole_file
-
-_SEGMENT_COLUMNS = ["segment_id", "start_s", "end_s", "labels", "transcript", "embedding", "num_frames", "thumbnail"]
-_VIDEO_COLUMNS = [
-    "duration_s",
-    "width",
-    "height",
-    "fps",
-    "rotation_deg",
-    "container",
-    "video_codec",
-    "has_audio",
-    "title",
-    "partial",
-    "fingerprint",
-    "indexed_at",
-]
-
-SCHEMA = pa.schema(
-    [
-        schema.VIDEOS.field("uri").with_name("video"),
-        *(schema.SEGMENTS.field(name) for name in _SEGMENT_COLUMNS),
-        *(schema.VIDEOS.field(name) for name in _VIDEO_COLUMNS),
-    ]
-)
 
 
 def export_moments(store: IndexStore, out: str | Location) -> int:
@@ -51,12 +27,7 @@ def export_moments(store: IndexStore, out: str | Location) -> int:
     """
     with whole_file(out, "the export", "moments.parquet") as path:
         snapshot = store.snapshot()
-        videos = snapshot.videos.rename_columns(
-            ["video" if name == "uri" else name for name in snapshot.videos.column_names]
-        )
         with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-            for rows, segments in snapshot.read_file_by_file(_SEGMENT_COLUMNS):
-                facts = videos.take(pa.array(snapshot.rows.video_rows[rows]))
-                columns = [(facts if name in facts.column_names else segments)[name] for name in SCHEMA.names]
-                writer.write_table(pa.table(columns, names=SCHEMA.names).cast(SCHEMA))
+            for moments in joined_moments(snapshot):
+                writer.write_table(moments)
     return snapshot.num_segments

@@ -41,6 +41,7 @@ def register_verbs() -> None:
         maintain,
         refresh,
         search,
+        serve,
         train,
         ui,
     )

@@ -92,5 +92,6 @@ def _shown(name: str, value: Any) -> str:
     if name.endswith("_s") and isinstance(value, float) and math.isfinite(value):
         return console.clock(value)
     if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
+        known = {key.replace("_", " "): item for key, item in value.items() if item is not None}
+        return ", ".join(f"{key} {_shown(key, item)}" for key, item in known.items()) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -20,6 +20,7 @@ from indexer.evaluate.metrics import (
     ranks_of_right,
 )
 from indexer.evaluate.questions import Caption
+from indexer.query.diversity import Diversity
 from indexer.query.video_index import VideoIndex
 
 RANKS = (1, 5, 10)
@@ -153,10 +154,12 @@ def rank_figures(
 def moment_figures(index: VideoIndex, moments: Moments, captions: Sequence[Caption]) -> dict[str, Figure]:
     """Recall at 1, 5 and 10 of the merged moments that `search` returns, for captions with spans.
 
-    Chance is that of drawing moments of the index as they are stored.
+    Near-duplicates count one by one: a copy may be the right one. Chance is that of drawing moments of the index as
+    they are stored.
     """
     draws = Bootstrap(np.array([moments.number[caption.video] for caption in captions]))
-    results = index.search_many([caption.text for caption in captions], k=max(RANKS), syntax=False)
+    texts, every = [caption.text for caption in captions], Diversity(collapse=False)
+    results = index.search_many(texts, k=max(RANKS), syntax=False, diversity=every)
     found = [[(moment.video, moment.start_s, moment.end_s) for moment in result.results] for result in results]
     figures = {}
     for least in OVERLAPS:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MAY_IMPORT_RAY = re.compile(r"indexer\.(pipeline|ray_\w+)(\.|$)")
+MAY_IMPORT_RAY = re.compile(r"indexer\.(pipeline|ray_\w+|serve\.ray_\w+)(\.|$)")
 
 
 def _imports(source: str) -> Iterator[str]:

@@ -36,7 +36,8 @@ def run_index(tmp_path: Path) -> Callable[..., RunSummary]:
     """Indexes into tmp_path/index without Ray; keyword arguments go to `RunConfig` or `SamplingConfig`."""
 
     def run(*sources: Any, into: Any = "index", on_ray: bool = False, **options: Any) -> RunSummary:
-        sampling = {name: options.pop(name) for name in ("frame_rate_hz", "segment_length_s") if name in options}
+        names = ("frame_rate_hz", "segment_length_s", "mode")
+        sampling = {name: options.pop(name) for name in names if name in options}
         on_progress = options.pop("on_progress", lambda progress: None)
         return index_videos(
             [str(source) for source in sources],

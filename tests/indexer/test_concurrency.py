@@ -16,6 +16,7 @@ import pytest
 
 from indexer import VideoIndex
 from indexer.errors import IndexDirectoryError, IndexNotFoundError
+from indexer.query.diversity import Diversity
 from indexer.store.compact import compact
 from indexer.store.index import IndexStore
 from indexer.store.verify import verify
@@ -116,7 +117,7 @@ def check_snapshot(index: VideoIndex) -> int:
     counts = np.bincount(rows.video_rows, minlength=videos.num_rows)
     np.testing.assert_array_equal(counts, videos["num_segments"].to_numpy())
     assert len(np.unique(rows.segment_ids)) == len(rows)
-    moments = index.search("black and white blocks", k=1000).results
+    moments = index.search("black and white blocks", k=1000, diversity=Diversity(collapse=False)).results
     assert {moment.video for moment in moments} == set(index.videos)
     for moment in moments[:3]:
         assert (index.thumbnail(moment.segment_id) or b"").startswith(b"\xff\xd8")

@@ -72,10 +72,10 @@ def die_over(name):
     from indexer.batches import BatchEncoder
     real = BatchEncoder._encode
 
-    def encode(self, item, batch_id):
+    def encode(self, item, *rest):
         if item.file.uri.endswith(name):
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(self, item, batch_id)
+        return real(self, item, *rest)
 
     BatchEncoder._encode = encode
 
@@ -143,7 +143,8 @@ SEGMENT_FILE = "indexer.batches:write_segment_file"
 PARQUET = "indexer.store.segments_table:pq.write_table"
 SEGMENTS_COMMIT = "indexer.store.segments_table:SegmentsTable.add"
 LEDGER_COMMIT = "indexer.store.ledger:Ledger.commit"
-VECTOR_PART = "indexer.store.vectors:write_whole"
+VECTOR_PART = "indexer.store.vector_writer:_checksum"
+VECTOR_MANIFEST = "indexer.store.vector_writer:write_whole"
 
 
 def around(verb: str, where: str, times: int = 1) -> list[Kill]:
@@ -162,7 +163,8 @@ POINTS = [
     *around("fresh", SEGMENTS_COMMIT, 3),
     *around("fresh", LEDGER_COMMIT, 3),
     *around("fresh", "indexer.store.index:build_vector_file"),
-    *(Kill("fresh", VECTOR_PART, nth=n) for n in (1, 2, 3)),
+    *(Kill("fresh", VECTOR_PART, nth=n) for n in (1, 2)),
+    *around("fresh", VECTOR_MANIFEST),
     *around("update", "indexer.store.ledger:Ledger.remove"),
     *around("update", SEGMENT_FILE, 2),
     *(Kill("update", PARQUET, nth=n) for n in (1, 2)),
@@ -170,7 +172,8 @@ POINTS = [
     *around("update", LEDGER_COMMIT, 3),
     *around("update", "indexer.store.ledger:Ledger._commit_once", 3),
     *around("update", "indexer.store.index:build_vector_file"),
-    *(Kill("update", VECTOR_PART, nth=n) for n in (1, 2, 3)),
+    *(Kill("update", VECTOR_PART, nth=n) for n in (1, 2)),
+    *around("update", VECTOR_MANIFEST),
     *around("compact", "indexer.store.compact:_merge"),
     *around("compact", "indexer.store.compact:_commit"),
     *around("compact", "indexer.store.compact:_merge_ledger_files"),

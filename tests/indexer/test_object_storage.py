@@ -14,6 +14,7 @@ from indexer.config import RunConfig
 from indexer.errors import SourceError, StorageError
 from indexer.export import export_moments
 from indexer.pipeline import retry_videos
+from indexer.query.diversity import Diversity
 from indexer.query.video_index import VideoIndex
 from indexer.storage import ObjectPath
 from indexer.store.compact import compact
@@ -111,7 +112,7 @@ def test_index_in_a_bucket_is_searched_exported_and_looked_after(clips, bucket, 
     store = IndexStore.open(bucket / "index")
     index = VideoIndex.open(str(bucket / "index"))
 
-    found = index.search("blocks", k=10).results
+    found = index.search("blocks", k=10, diversity=Diversity(collapse=False)).results
     assert {moment.video for moment in found} == {f"{clips}/a.mp4", f"{clips}/b.mkv", f"{clips}/sub/c.avi"}
     assert index.thumbnail(found[0].segment_id).startswith(b"\xff\xd8")
     assert b"ftyp" in index.clip(f"{clips}/a.mp4", 3, 5)[:40]

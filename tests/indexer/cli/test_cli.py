@@ -179,7 +179,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "verb", ["index", "search", "classify", "evaluate", "info", "failures", "verify", "export", "ui"]
+    "verb", ["index", "search", "classify", "evaluate", "info", "failures", "verify", "export", "serve", "ui"]
 )
 def test_every_verb_has_help_with_an_example(videobert, verb):
     code, out, _ = videobert(verb, "--help")

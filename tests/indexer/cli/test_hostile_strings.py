@@ -88,7 +88,10 @@ def test_every_hostile_name_is_indexed_and_found_under_its_own_name(hostile_vide
 
 def test_search_and_classify_print_hostile_strings_harmlessly(hostile_index, videobert):
     num_videos = len(uris(hostile_index))
-    for arguments in (["search", hostile_index, "a dog", "-k", 100], ["classify", hostile_index, "--labels", "a,b"]):
+    for arguments in (
+        ["search", hostile_index, "a dog", "-k", 100, "--show-alike"],
+        ["classify", hostile_index, "--labels", "a,b"],
+    ):
         code, out, err = videobert(*arguments)
         assert code == 0
         assert_harmless(out, err)
@@ -99,7 +102,7 @@ def test_search_and_classify_print_hostile_strings_harmlessly(hostile_index, vid
 
 
 def test_json_is_one_harmless_line_and_gives_the_exact_strings(hostile_index, videobert):
-    code, out, err = videobert("search", hostile_index, "a dog", "-k", "100", "--json")
+    code, out, err = videobert("search", hostile_index, "a dog", "-k", "100", "--show-alike", "--json")
     assert code == 0
     assert_harmless(out, err)
     (line,) = out.splitlines()

@@ -29,12 +29,27 @@ def test_words_filters_and_examples_reach_the_index(search, videos):
         (["blocks", "--where", "takes>1", "--where", "duration_s<5", *own], ["c.avi"]),
         (["--like", videos / "b.mkv", "--speech"], ["b.mkv"]),
     ]:
-        assert found(search(*arguments, "--json", "-k", 50)) == expected, arguments
+        assert found(search(*arguments, "--json", "-k", 50, "--show-alike")) == expected, arguments
 
 
 def test_like_a_moment_leaves_it_out(search):
     (moment,) = json.loads(search("blocks", "--in", "b.mkv", "--json")[1])["results"]
-    assert found(search("--like", moment["segment_id"], "--json")) == ["a.mp4", "c.avi"]
+    assert found(search("--like", moment["segment_id"], "--json", "--show-alike")) == ["a.mp4", "c.avi"]
+
+
+def test_near_duplicates_are_one_line_with_their_number(search, videos):
+    every = json.loads(search("blocks", "--json", "--show-alike")[1])["results"]
+    one = json.loads(search("blocks", "--json")[1])["results"]
+    assert len(one) + sum(moment.get("num_alike", 0) for moment in one) == len(every) > len(one)
+    named = {alike["segment_id"] for moment in one for alike in moment.get("alike", [])}
+    assert named | {moment["segment_id"] for moment in one} == {moment["segment_id"] for moment in every}
+    assert "alike)" in search("blocks")[1]
+    assert "alike)" not in search("blocks", "--show-alike")[1]
+
+
+def test_a_video_has_no_more_moments_than_allowed(search):
+    moments = json.loads(search("blocks", "--json", "--show-alike", "--per-video", 1)[1])["results"]
+    assert len({moment["video"] for moment in moments}) == len(moments)
 
 
 def test_snippet_is_in_the_table(search):
@@ -48,6 +63,8 @@ def test_what_cannot_be_asked_is_one_line(search):
         (["dog", "--like", "x.png"], "give either a query"),
         (["--like", "x.png"], "cannot read 'x.png'"),
         (["dog", "--metadata", "x.csv"], "filters nothing without a condition"),
+        (["dog", "--per-video", "0"], "per_video must be at least 1, got 0"),
+        (["dog", "-k", "1001"], "k must be between 1 and 1000, got 1001"),
         ([], "give either a query"),
     ]:
         code, out, err = search(*arguments)
