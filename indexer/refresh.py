@@ -145,12 +145,20 @@ class _Refresh:
         known = pa.array(list(self._new_batches), pa.string())
         for batch in pc.unique(snapshot.videos["batch_id"]).to_pylist():
             self._new_batches.setdefault(batch, uuid.uuid4().hex)
+        waiting: list[pa.Table] = []
         for _, table in snapshot.read_file_by_file(schema.SEGMENTS.names):
-            new = table.filter(pc.invert(pc.is_in(table["batch_id"], value_set=known)))
-            if new.num_rows:
-                starts = range(0, new.num_rows, _MOMENTS_AT_ONCE)
-                parts = [self._encode(new.slice(start, _MOMENTS_AT_ONCE), snapshot) for start in starts]
-                yield write_segment_file(self._store.segments.folder, pa.concat_tables(parts))
+            waiting.append(table.filter(pc.invert(pc.is_in(table["batch_id"], value_set=known))))
+            if sum(part.num_rows for part in waiting) >= _MOMENTS_AT_ONCE:
+                yield self._write(pa.concat_tables(waiting), snapshot)
+                waiting = []
+        if any(part.num_rows for part in waiting):
+            yield self._write(pa.concat_tables(waiting), snapshot)
+
+    def _write(self, moments: pa.Table, snapshot: Snapshot) -> SegmentFile:
+        """One file of the moments of many small ones: a file costs more than its moments."""
+        starts = range(0, moments.num_rows, _MOMENTS_AT_ONCE)
+        parts = [self._encode(moments.slice(start, _MOMENTS_AT_ONCE), snapshot) for start in starts]
+        return write_segment_file(self._store.segments.folder, pa.concat_tables(parts))
 
     def _encode(self, moments: pa.Table, snapshot: Snapshot) -> pa.Table:
         """The same moments, with the new model's vectors and labels."""
