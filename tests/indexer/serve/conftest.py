@@ -73,3 +73,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., tuple[TestClient, Service]]]
     yield start
     for client in clients:
         client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def one_video(run_index, tmp_path):
+    """A folder with one red video, indexed."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    write_colours(folder / "red.mp4", "red", seconds_each=2)
+    run_index(folder)
+    return folder

@@ -78,15 +78,6 @@ def endless_address(port: int) -> int:
     return taken
 
 
-@pytest.fixture
-def one_video(run_index, tmp_path):
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    write_colours(folder / "red.mp4", "red", seconds_each=2)
-    run_index(folder)
-    return folder
-
-
 def test_process_sees_a_commit_and_finishes_what_has_begun_when_it_is_stopped(one_video, run_index, tmp_path):
     with running(str(tmp_path / "index")) as (process, port):
         assert get(port, "/search?query=blue&k=1")["results"][0]["video"].endswith("red.mp4")

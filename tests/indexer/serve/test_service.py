@@ -31,15 +31,6 @@ def _wait_until(holds):
         time.sleep(0.02)
 
 
-@pytest.fixture
-def one_video(run_index, tmp_path):
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    write_colours(folder / "red.mp4", "red", seconds_each=2)
-    run_index(folder)
-    return folder
-
-
 def test_new_version_is_seen_and_what_has_begun_keeps_its_own(one_video, run_index, serve):
     client, service = serve(refresh_s=0.05)
     before = service.index
