@@ -5,9 +5,10 @@
     python -m benchmarks.throughput --only floor ours
 
 All contestants encode the same frames of the same clips (20 s, 640 x 360, 30 Hz, made from the demo's videos or from
---videos). They take turns. Each runs as a process of its own, twice a turn: on one clip of a second a worker, which is
-the start-up, and on all clips; the difference is the steady state. Ray Data needs `pip install decord`, Daft
-`pip install daft`; who lacks a package is left out and named.
+--videos), but for "our defaults", which look at a frame a second and take key frames where they are near. They take
+turns. Each runs as a process of its own, twice a turn: on one clip of a second a worker, which is the start-up, and on
+all clips; the difference is the steady state. Ray Data needs `pip install decord`, Daft `pip install daft`; who lacks a
+package is left out and named.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from benchmarks.contestants.clips import make_clips
 from benchmarks.report import demo_videos, report
@@ -31,12 +34,26 @@ from benchmarks.report import demo_videos, report
 CONTESTANTS = {
     "floor": ("floor", None),
     "ours": ("ours", None),
+    "our defaults": ("ours_defaults", None),
     "Ray Data": ("ray_data", "decord"),
     "Daft": ("daft_frames", "daft"),
     "loop": ("loop", None),
 }
 _LENGTH_S = 20.0
 _TIME_LIMIT_S = 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One turn of one contestant: seconds of the short and of the long race, and what it said after the long one."""
+
+    start_s: float
+    whole_s: float
+    said: dict[str, Any]
+
+    @property
+    def steady_s(self) -> float:
+        return self.whole_s - self.start_s
 
 
 def main() -> None:
@@ -55,57 +72,22 @@ def main() -> None:
         make_clips(sources, folder / "short", given.workers, 1.0)
         make_clips(sources, folder / "clips", given.clips, _LENGTH_S)
         racing = [name for name in given.only if _is_installed(CONTESTANTS[name][1])]
-        runs: dict[str, list[tuple[float, float, int]]] = {name: [] for name in racing}
+        turns: dict[str, list[Turn]] = {name: [] for name in racing}
         for _ in range(given.repeats):
             for name in racing:
-                start_s, _ = _race(name, folder / "short", given.workers, given.rate)
-                whole_s, frames = _race(name, folder / "clips", given.workers, given.rate)
-                runs[name].append((start_s, whole_s, frames))
-                print(
-                    f"   {name}: {whole_s:.1f} s, of which start-up {start_s:.1f} s, {frames} frames", file=sys.stderr
-                )
-    report("throughput", _figures(runs, given))
+                turns[name].append(_turn(name, folder, given))
+    report("throughput", _figures(turns, given))
 
 
-def _figures(runs: dict[str, list[tuple[float, float, int]]], given: argparse.Namespace) -> dict[str, object]:
-    video_h = given.clips * _LENGTH_S / 3600
-    figures: dict[str, object] = {"clips": given.clips, "workers": given.workers, "repeats": given.repeats}
-    steady = {name: [whole - start for start, whole, _ in turns] for name, turns in runs.items()}
-    for name, turns in runs.items():
-        seconds = statistics.median(steady[name])
-        per_core_hour = video_h / (seconds * given.workers / 3600)
-        figures[name] = {
-            "frames": turns[0][2],
-            "start-up": f"{statistics.median(start for start, _, _ in turns):.1f} s",
-            "steady": f"{seconds:.1f} s ({min(steady[name]):.1f} to {max(steady[name]):.1f})",
-            "frames per second": round(turns[0][2] / seconds, 1),
-            "video hours per core hour": round(per_core_hour, 1),
-            f"cost of 1,000 video hours at {given.core_price} a core hour": round(
-                1000 / per_core_hour * given.core_price, 2
-            ),
-            **_ratios(name, steady),
-        }
-    for name, (_, package) in CONTESTANTS.items():
-        if package:
-            figures[f"version for {name}"] = version(package) if _is_installed(package) else f"no {package} installed"
-    return figures
+def _turn(name: str, folder: Path, given: argparse.Namespace) -> Turn:
+    start_s, _ = _race(name, folder / "short", given.workers, given.rate)
+    whole_s, said = _race(name, folder / "clips", given.workers, given.rate)
+    print(f"   {name}: {whole_s:.1f} s, of which start-up {start_s:.1f} s, {said['frames']} frames", file=sys.stderr)
+    return Turn(start_s=start_s, whole_s=whole_s, said=said)
 
 
-def _ratios(name: str, steady: dict[str, list[float]]) -> dict[str, str]:
-    """Against the floor and against ours, turn by turn: a slow moment of the machine hits both alike."""
-    return {
-        f"x {reference}": f"{statistics.median(map(_quotient, steady[name], steady[reference])):.2f}"
-        for reference in ("floor", "ours")
-        if reference in steady and name != reference
-    }
-
-
-def _quotient(seconds: float, reference_s: float) -> float:
-    return seconds / reference_s
-
-
-def _race(name: str, videos: Path, num_workers: int, rate: float) -> tuple[float, int]:
-    """Wall-clock seconds of the contestant's process, and the frames that it encoded."""
+def _race(name: str, videos: Path, num_workers: int, rate: float) -> tuple[float, dict[str, Any]]:
+    """Wall-clock seconds of the contestant's process, and what it says of itself: see `Finished`."""
     module = f"benchmarks.contestants.{CONTESTANTS[name][0]}"
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", module, videos, "--out", out, "--workers", num_workers, "--rate", rate]
@@ -116,7 +98,51 @@ def _race(name: str, videos: Path, num_workers: int, rate: float) -> tuple[float
         seconds = time.perf_counter() - started
     if done.returncode:
         raise SystemExit(f"{name} failed: {done.stderr[-2000:]}")
-    return seconds, json.loads(done.stdout.splitlines()[-1])["frames"]
+    return seconds, json.loads(done.stdout.splitlines()[-1])
+
+
+def _figures(turns: dict[str, list[Turn]], given: argparse.Namespace) -> dict[str, object]:
+    figures: dict[str, object] = {"clips": given.clips, "workers": given.workers, "repeats": given.repeats}
+    figures |= {name: _figures_of(name, turns, given) for name in turns}
+    for name, (_, package) in CONTESTANTS.items():
+        if package:
+            figures[f"version for {name}"] = version(package) if _is_installed(package) else f"no {package} installed"
+    return figures
+
+
+def _figures_of(name: str, turns: dict[str, list[Turn]], given: argparse.Namespace) -> dict[str, object]:
+    own = turns[name]
+    steady_s = [turn.steady_s for turn in own]
+    seconds, frames = statistics.median(steady_s), own[0].said["frames"]
+    price = given.core_price
+    per_core_hour = given.clips * _LENGTH_S / (seconds * given.workers)
+    return {
+        "frames": frames,
+        "start-up": f"{statistics.median(turn.start_s for turn in own):.1f} s",
+        "steady": f"{seconds:.1f} s ({min(steady_s):.1f} to {max(steady_s):.1f})",
+        "frames per second": round(frames / seconds, 1),
+        "video hours per core hour": round(per_core_hour, 1),
+        f"cost of 1,000 video hours at {price} a core hour": round(1000 / per_core_hour * price, 2),
+        **_ratios(name, turns),
+        **{f"seconds of {kind}": _shares(seconds_of) for kind, seconds_of in own[-1].said["phases"].items()},
+    }
+
+
+def _ratios(name: str, turns: dict[str, list[Turn]]) -> dict[str, str]:
+    """Against the floor and against us, turn by turn: a slow moment of the machine hits both alike."""
+    return {
+        f"x {reference}": f"{statistics.median(map(_quotient, turns[name], turns[reference])):.2f}"
+        for reference in ("floor", "ours", "our defaults")
+        if reference in turns and name != reference
+    }
+
+
+def _quotient(turn: Turn, reference: Turn) -> float:
+    return turn.steady_s / reference.steady_s
+
+
+def _shares(seconds_of: dict[str, float]) -> str:
+    return ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in seconds_of.items())
 
 
 def _is_installed(package: str | None) -> bool:

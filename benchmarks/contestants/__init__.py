@@ -2,5 +2,5 @@
 
     python -m benchmarks.contestants.NAME FOLDER --out FOLDER --workers N --rate HZ
 
-Each prints one line of JSON, `{"frames": N}`, and leaves in OUT what it stores, if it stores anything.
+Each prints one line of JSON, see `Finished`, and leaves in OUT what it stores, if it stores anything.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 
@@ -26,8 +26,21 @@ class Race:
     frame_rate_hz: float
 
 
-def run(contestant: Callable[[Race], int]) -> None:
-    """Parses the command line, runs the contestant and prints how many frames it says it encoded."""
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a contestant says of itself.
+
+    Attributes:
+        frames: encoded, or found to be like one that was.
+        phases: where its time went, if it knows: seconds per phase of each kind of process, all of a kind together.
+    """
+
+    frames: int
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def run(contestant: Callable[[Race], Finished]) -> None:
+    """Parses the command line, runs the contestant and prints what it says of itself."""
     parser = argparse.ArgumentParser()
     parser.add_argument("videos", type=Path)
     parser.add_argument("--out", type=Path, required=True)
@@ -36,4 +49,4 @@ def run(contestant: Callable[[Race], int]) -> None:
     given = parser.parse_args()
     videos = sorted(given.videos.glob("*.mp4"))
     race = Race(videos=videos, out=given.out, num_workers=given.workers, frame_rate_hz=given.rate)
-    print(json.dumps({"frames": contestant(race)}))
+    print(json.dumps(asdict(contestant(race))))

@@ -13,13 +13,13 @@ import daft
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.contestants.arguments import Race, run
+from benchmarks.contestants.arguments import Finished, Race, run
 from benchmarks.contestants.network import FRAME_SIZE_PX, Network
 
 _FEATURE_DIM = 1280
 
 
-def daft_frames(race: Race) -> int:
+def daft_frames(race: Race) -> Finished:
     daft.set_execution_config(scantask_max_parallel=max(1, race.num_workers - 1))
     frames = daft.read_video_frames(
         [str(video) for video in race.videos],
@@ -30,7 +30,7 @@ def daft_frames(race: Race) -> int:
     encoder = _encoder(race.num_workers)()
     features = frames.select("path", "frame_time", encoder.encode(frames["data"]).alias("features"))
     features.write_parquet(str(race.out / "features"))
-    return sum(pq.read_metadata(file).num_rows for file in (race.out / "features").rglob("*.parquet"))
+    return Finished(frames=sum(pq.read_metadata(file).num_rows for file in (race.out / "features").rglob("*.parquet")))
 
 
 def _encoder(num_workers: int) -> Any:

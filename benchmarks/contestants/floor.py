@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.contestants.arguments import Race, run
+from benchmarks.contestants.arguments import Finished, Race, run
 from benchmarks.contestants.network import in_batches
 from indexer.ingest.video import SampledFrame, read_video
 from model.weights import load_model
@@ -26,10 +26,10 @@ def encode(videos: list[Path], frame_rate_hz: float) -> int:
     return num_frames
 
 
-def floor(race: Race) -> int:
+def floor(race: Race) -> Finished:
     shares = [race.videos[worker :: race.num_workers] for worker in range(race.num_workers)]
     with ProcessPoolExecutor(race.num_workers, mp_context=get_context("spawn")) as pool:
-        return sum(pool.map(encode, shares, itertools.repeat(race.frame_rate_hz)))
+        return Finished(frames=sum(pool.map(encode, shares, itertools.repeat(race.frame_rate_hz))))
 
 
 if __name__ == "__main__":

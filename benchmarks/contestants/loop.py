@@ -12,17 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.contestants.arguments import Race, run
+from benchmarks.contestants.arguments import Finished, Race, run
 from benchmarks.contestants.network import FRAME_SIZE_PX, Network, in_batches
 
 
-def loop(race: Race) -> int:
+def loop(race: Race) -> Finished:
     network = Network(race.num_workers)
     features = [network(batch) for video in race.videos for batch in in_batches(_frames(video, race.frame_rate_hz))]
     rows = np.concatenate(features)
     table = pa.table({"features": pa.FixedSizeListArray.from_arrays(rows.ravel(), rows.shape[1])})
     pq.write_table(table, race.out / "features.parquet")
-    return len(rows)
+    return Finished(frames=len(rows))
 
 
 def _frames(video: Path, frame_rate_hz: float) -> Iterator[NDArray[np.uint8]]:

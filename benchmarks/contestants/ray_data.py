@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from benchmarks.contestants.arguments import Race, run
+from benchmarks.contestants.arguments import Finished, Race, run
 from benchmarks.contestants.network import FRAME_SIZE_PX, Network
 
 
@@ -23,7 +23,7 @@ class Encode:
         return {"path": batch["path"], "frame_index": batch["frame_index"], "features": self._network(batch["frame"])}
 
 
-def ray_data(race: Race) -> int:
+def ray_data(race: Race) -> Finished:
     import ray.data
 
     ray.init(num_cpus=race.num_workers, include_dashboard=False, log_to_driver=False)
@@ -37,7 +37,7 @@ def ray_data(race: Race) -> int:
     features = frames.map_batches(Encode, batch_size=32, compute=actors, num_cpus=0.5)
     features.write_parquet(str(race.out / "features"))
     ray.shutdown()
-    return sum(pq.read_metadata(file).num_rows for file in (race.out / "features").glob("*.parquet"))
+    return Finished(frames=sum(pq.read_metadata(file).num_rows for file in (race.out / "features").glob("*.parquet")))
 
 
 if __name__ == "__main__":
