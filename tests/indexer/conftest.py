@@ -1,6 +1,7 @@
 """A folder of small synthetic videos and a way to index it with the tiny model, in this process."""
 
 import itertools
+import shutil
 import sys
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -19,16 +20,27 @@ from tests.indexer.s3_proxy import SECRET, S3Proxy
 _bucket_numbers = itertools.count()
 
 
-@pytest.fixture
-def videos(synthetic) -> Path:
+def write_small_videos(make_videos: Callable[[Path], Any], folder: Path) -> Path:
     """a.mp4 of 12 s (two moments), b.mkv of 3 s with a subtitle file, sub/c.avi of 1 s."""
-    folder = synthetic.folder / "videos"
     (folder / "sub").mkdir(parents=True)
-    synthetic.write("videos/a.mp4", range(0, 12_000, 100))
-    synthetic.write("videos/b.mkv", range(0, 3_000, 100), title="The second")
-    synthetic.write("videos/sub/c.avi", range(0, 1_000, 40), codec="mpeg4")
+    synthetic = make_videos(folder)
+    synthetic.write("a.mp4", range(0, 12_000, 100))
+    synthetic.write("b.mkv", range(0, 3_000, 100), title="The second")
+    synthetic.write("sub/c.avi", range(0, 1_000, 40), codec="mpeg4")
     (folder / "b.srt").write_text("1\n00:00:00,500 --> 00:00:02,000\nblocks in black and white\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_videos(make_videos, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`write_small_videos`, once. Not to be changed."""
+    return write_small_videos(make_videos, tmp_path_factory.mktemp("small") / "videos")
+
+
+@pytest.fixture
+def videos(small_videos: Path, tmp_path: Path) -> Path:
+    """A copy of them in the test's own folder."""
+    return Path(shutil.copytree(small_videos, tmp_path / "videos"))
 
 
 @pytest.fixture
