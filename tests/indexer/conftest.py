@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -87,15 +88,22 @@ def snapshot_columns() -> list[str]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Proxy]:
-    """A real HTTP endpoint that speaks S3, behind a proxy that counts and can break."""
-    from moto.server import ThreadedMotoServer
+    """A real HTTP endpoint that speaks S3, behind a proxy that counts and can break.
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    proxy = S3Proxy(upstream_port=server.get_host_and_port()[1])
+    S3 alone: the server of all services that moto also has works out at every request which one is meant.
+    """
+    from moto.moto_server.werkzeug_app import create_backend_app
+    from werkzeug.serving import make_server
+
+    server = make_server("127.0.0.1", 0, create_backend_app("s3"), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    proxy = S3Proxy(upstream_port=server.server_port)
     yield proxy
     proxy.close()
-    server.stop()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture
