@@ -44,6 +44,21 @@ def videos(small_videos: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_videos, tmp_path / "videos"))
 
 
+@pytest.fixture(scope="session")
+def indexed(small_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of `small_videos`, made once with the tiny model. Not to be changed."""
+    folder = tmp_path_factory.mktemp("indexed") / "index"
+    settings: dict[str, Any] = {"model": "tiny_test", "sampling": SamplingConfig(), "run": RunConfig()}
+    index_videos([str(small_videos)], folder, in_process=True, **settings)
+    return folder
+
+
+@pytest.fixture
+def copied_index(indexed: Path, tmp_path: Path) -> Path:
+    """A copy of it as tmp_path/index, for tests that change the index."""
+    return Path(shutil.copytree(indexed, tmp_path / "index"))
+
+
 @pytest.fixture
 def run_index(tmp_path: Path) -> Callable[..., RunSummary]:
     """Indexes into tmp_path/index without Ray; keyword arguments go to `RunConfig` or `SamplingConfig`."""

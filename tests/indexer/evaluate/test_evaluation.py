@@ -163,11 +163,11 @@ def test_files_hold_what_was_measured(evaluate, tmp_path):
     assert widths == {6, 7}
 
 
-def test_an_empty_index_is_refused(copied_index):
+def test_an_empty_index_is_refused(copied_colours):
     from indexer.query.video_index import VideoIndex
     from indexer.store.index import IndexStore
 
-    ledger = IndexStore.open(copied_index).ledger
+    ledger = IndexStore.open(copied_colours).ledger
     ledger.remove(ledger.snapshot().videos["video_id"].to_pylist())
     with pytest.raises(UsageError, match="holds no moments"):
-        evaluate_index(VideoIndex.open(copied_index), "any.tsv")
+        evaluate_index(VideoIndex.open(copied_colours), "any.tsv")

@@ -69,6 +69,6 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
 
 
 @pytest.fixture
-def copied_index(colours: VideoIndex, tmp_path: Path) -> Path:
+def copied_colours(colours: VideoIndex, tmp_path: Path) -> Path:
     """A copy of its folder, for tests that change the index."""
     return Path(shutil.copytree(str(colours.path), tmp_path / "copied"))

@@ -132,8 +132,8 @@ def test_result_is_shown_escaped_and_cut(colours):
     assert (len(result), repr(result)) == (60, "SqlResult(60 rows: <b>, long, b)")
 
 
-def test_empty_index_has_empty_tables(copied_index):
-    store = IndexStore.open(copied_index)
+def test_empty_index_has_empty_tables(copied_colours):
+    store = IndexStore.open(copied_colours)
     store.ledger.remove(store.ledger.snapshot().videos["video_id"].to_pylist())
-    index = VideoIndex.open(copied_index)
+    index = VideoIndex.open(copied_colours)
     assert len(index.sql("SELECT * FROM moments JOIN videos ON video = uri")) == 0

@@ -131,20 +131,20 @@ def test_reload_sees_what_came_since(colour_index, colour_videos, run_index):
     assert first(colour_index.search("red", k=1)) != "red.mp4"
 
 
-def test_an_empty_index_answers_with_nothing(copied_index):
-    ledger = IndexStore.open(copied_index).ledger
+def test_an_empty_index_answers_with_nothing(copied_colours):
+    ledger = IndexStore.open(copied_colours).ledger
     ledger.remove(ledger.snapshot().videos["video_id"].to_pylist())
-    empty = VideoIndex.open(copied_index)
+    empty = VideoIndex.open(copied_colours)
     assert empty.search("red").to_dict() == {"query": "red", "matched": False, "results": []}
     assert empty.classify(["red"]) == []
 
 
-def test_an_index_of_another_model_is_refused(copied_index):
-    settings = copied_index / "index.json"
+def test_an_index_of_another_model_is_refused(copied_colours):
+    settings = copied_colours / "index.json"
     values = json.loads(settings.read_text())
     settings.write_text(json.dumps(values | {"model_fingerprint": "0" * 64}))
     with pytest.raises(IndexSettingsError, match="fingerprint 000000000000"):
-        VideoIndex.open(copied_index).search("red")
+        VideoIndex.open(copied_colours).search("red")
 
 
 def test_no_index_is_reported(tmp_path):
