@@ -131,6 +131,7 @@ def s3(s3_server: S3Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.url)
     monkeypatch.setenv("VIDEOBERT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("indexer.storage.s3._FIRST_PAUSE_MS", 20)  # faults pass by number, not with time
     s3_server.reset()
     return s3_server
 

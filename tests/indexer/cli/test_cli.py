@@ -1,9 +1,9 @@
 """The command line as the contract describes it: output on stdout, one line of error on stderr, exit codes."""
 
 import json
+import os
 import subprocess
 import sys
-import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -175,10 +175,12 @@ def test_help_is_quick_and_loads_nothing_heavy():
         "try:\n    main()\nexcept SystemExit as e:\n    assert not e.code\n"
         "print(sorted({'torch', 'ray', 'faiss', 'pyarrow', 'numpy', 'av'} & set(sys.modules)))"
     )
-    started = time.perf_counter()
+    before = os.times()
     out = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
+    after = os.times()
     assert out.splitlines()[-1] == "[]"
-    assert time.perf_counter() - started < 5
+    spent_s = after.children_user + after.children_system - before.children_user - before.children_system
+    assert spent_s < 2  # of a processor, whatever else the machine does
 
 
 @pytest.mark.parametrize(
