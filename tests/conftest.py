@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+
+# The threads of PyTorch, which is imported later, would spin between two layers of the tiny models: while other processes
+# need the cores, that takes ten times the processor time of the work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 TIME_BASE = Fraction(1, 1000)
 GRID = 4
