@@ -17,8 +17,8 @@ import av
 import numpy as np
 import pytest
 
-# The threads of PyTorch, which is imported later, would spin between two layers of the tiny models: while other processes
-# need the cores, that takes ten times the processor time of the work.
+# PyTorch, which is imported later, has threads that spin while they wait for each other: where other processes need the
+# cores too, this took ten times the processor time of the tiny models' own work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 TIME_BASE = Fraction(1, 1000)
