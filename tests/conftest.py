@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+
+# PyTorch, which is imported later, has threads that spin while they wait for each other: where other processes need the
+# cores too, this took ten times the processor time of the tiny models' own work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 TIME_BASE = Fraction(1, 1000)
 GRID = 4

@@ -1,7 +1,9 @@
 """A folder of small synthetic videos and a way to index it with the tiny model, in this process."""
 
 import itertools
+import shutil
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,16 +21,42 @@ from tests.indexer.s3_proxy import SECRET, S3Proxy
 _bucket_numbers = itertools.count()
 
 
-@pytest.fixture
-def videos(synthetic) -> Path:
+def write_small_videos(make_videos: Callable[[Path], Any], folder: Path) -> Path:
     """a.mp4 of 12 s (two moments), b.mkv of 3 s with a subtitle file, sub/c.avi of 1 s."""
-    folder = synthetic.folder / "videos"
     (folder / "sub").mkdir(parents=True)
-    synthetic.write("videos/a.mp4", range(0, 12_000, 100))
-    synthetic.write("videos/b.mkv", range(0, 3_000, 100), title="The second")
-    synthetic.write("videos/sub/c.avi", range(0, 1_000, 40), codec="mpeg4")
+    synthetic = make_videos(folder)
+    synthetic.write("a.mp4", range(0, 12_000, 100))
+    synthetic.write("b.mkv", range(0, 3_000, 100), title="The second")
+    synthetic.write("sub/c.avi", range(0, 1_000, 40), codec="mpeg4")
     (folder / "b.srt").write_text("1\n00:00:00,500 --> 00:00:02,000\nblocks in black and white\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_videos(make_videos, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`write_small_videos`, once. Not to be changed."""
+    return write_small_videos(make_videos, tmp_path_factory.mktemp("small") / "videos")
+
+
+@pytest.fixture
+def videos(small_videos: Path, tmp_path: Path) -> Path:
+    """A copy of them in the test's own folder."""
+    return Path(shutil.copytree(small_videos, tmp_path / "videos"))
+
+
+@pytest.fixture(scope="session")
+def indexed(small_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of `small_videos`, made once with the tiny model. Not to be changed."""
+    folder = tmp_path_factory.mktemp("indexed") / "index"
+    settings: dict[str, Any] = {"model": "tiny_test", "sampling": SamplingConfig(), "run": RunConfig()}
+    index_videos([str(small_videos)], folder, in_process=True, **settings)
+    return folder
+
+
+@pytest.fixture
+def copied_index(indexed: Path, tmp_path: Path) -> Path:
+    """A copy of it as tmp_path/index, for tests that change the index."""
+    return Path(shutil.copytree(indexed, tmp_path / "index"))
 
 
 @pytest.fixture
@@ -75,15 +103,22 @@ def snapshot_columns() -> list[str]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Proxy]:
-    """A real HTTP endpoint that speaks S3, behind a proxy that counts and can break."""
-    from moto.server import ThreadedMotoServer
+    """A real HTTP endpoint that speaks S3, behind a proxy that counts and can break.
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    proxy = S3Proxy(upstream_port=server.get_host_and_port()[1])
+    S3 alone: the server of all services that moto also has works out at every request which one is meant.
+    """
+    from moto.moto_server.werkzeug_app import create_backend_app
+    from werkzeug.serving import make_server
+
+    server = make_server("127.0.0.1", 0, create_backend_app("s3"), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    proxy = S3Proxy(upstream_port=server.server_port)
     yield proxy
     proxy.close()
-    server.stop()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture
@@ -96,6 +131,7 @@ def s3(s3_server: S3Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.url)
     monkeypatch.setenv("VIDEOBERT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("indexer.storage.s3._FIRST_PAUSE_MS", 20)  # faults pass by number, not with time
     s3_server.reset()
     return s3_server
 

@@ -1,11 +1,14 @@
 """The same run as a Ray job, on a cluster started on this machine: `ray start --head`, `ray job submit`."""
 
+import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,15 +46,30 @@ def ray_head(tmp_path_factory) -> Iterator[tuple[str, dict[str, str]]]:
     head.wait(60)
 
 
+NOT_YET = ("ConnectionError", "Failed to connect", "No available agent")
+
+
 def submit(head: tuple[str, dict[str, str]], working_dir: Path, *command: str) -> subprocess.CompletedProcess[str]:
     address, environment = head
     submit = [str(RAY), "job", "submit", "--address", address, "--working-dir", str(working_dir), "--", *command]
+    wait_until_it_listens(address)
     for _ in range(30):
         done = subprocess.run(submit, env=environment, capture_output=True, text=True, timeout=240)
-        if "ConnectionError" not in done.stderr and "Failed to connect" not in done.stderr:
+        if done.returncode == 0 or not any(said in done.stdout + done.stderr for said in NOT_YET):
             return done
-        subprocess.run(["sleep", "2"], check=True)
+        time.sleep(0.5)
     return done
+
+
+def wait_until_it_listens(address: str) -> None:
+    """Asking by `ray job submit` takes seconds each time."""
+    deadline_s = time.monotonic() + 120
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{address}/api/version", timeout=30).close()
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"nothing answers at {address}")
 
 
 @pytest.mark.timeout(400)

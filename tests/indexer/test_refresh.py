@@ -59,46 +59,45 @@ def assert_same(rows, expected):
     assert rows == expected
 
 
-def test_refresh_makes_the_index_that_the_model_would_have_made(tmp_path, videos, run_index, rows_of, checkpoint):
-    run_index(videos)
+def test_refresh_makes_the_index_that_the_model_would_have_made(
+    tmp_path, copied_index, small_videos, rows_of, checkpoint
+):
     before = rows_of()
     summary = refresh_index(tmp_path / "index", model=checkpoint())
-    index_with(checkpoint(), videos, tmp_path / "fresh")
+    index_with(checkpoint(), small_videos, tmp_path / "fresh")
     assert (summary.videos, summary.segments) == (3, 4)
     assert not np.allclose(before[0]["embedding"], rows_of()[0]["embedding"], atol=1e-2)
     assert_same(rows_of(), rows_of("fresh"))
 
 
-def test_refresh_leaves_a_sound_index_that_remembers_the_model(tmp_path, videos, run_index, checkpoint):
-    run_index(videos)
+def test_refresh_leaves_a_sound_index_that_remembers_the_model(
+    tmp_path, copied_index, small_videos, run_index, checkpoint
+):
     refresh_index(tmp_path / "index", model=checkpoint())
     store = IndexStore.open(tmp_path / "index")
     assert store.config.model == checkpoint()
     assert verify(store) == []
     assert (store.snapshot().coverage.covered, store.snapshot().coverage.uncovered) == (4, 0)
     with pytest.raises(IndexSettingsError, match="another setting for the model"):
-        run_index(videos)
-    assert index_with(None, videos, tmp_path / "index").unchanged == 3
+        run_index(small_videos)
+    assert index_with(None, small_videos, tmp_path / "index").unchanged == 3
 
 
-def test_refresh_changes_nothing_when_the_index_has_the_model(tmp_path, videos, run_index):
-    run_index(videos)
+def test_refresh_changes_nothing_when_the_index_has_the_model(tmp_path, copied_index):
     version = IndexStore.open(tmp_path / "index").ledger.version()
     assert refresh_index(tmp_path / "index", model="tiny_test").segments == 4
     assert IndexStore.open(tmp_path / "index").ledger.version() == version
 
 
-def test_refresh_goes_back(tmp_path, videos, run_index, rows_of, checkpoint):
-    run_index(videos)
+def test_refresh_goes_back(tmp_path, copied_index, small_videos, run_index, rows_of, checkpoint):
     before = rows_of()
     refresh_index(tmp_path / "index", model=checkpoint())
     refresh_index(tmp_path / "index", model="tiny_test")
     assert_same(rows_of(), before)
-    assert run_index(videos).unchanged == 3
+    assert run_index(small_videos).unchanged == 3
 
 
-def test_refresh_refuses_a_model_whose_frame_features_are_others(tmp_path, videos, run_index, checkpoint):
-    run_index(videos)
+def test_refresh_refuses_a_model_whose_frame_features_are_others(tmp_path, copied_index, checkpoint):
     other = checkpoint("eyes.safetensors", trained=(*_FUSION, "frame_encoder."))
     with pytest.raises(IndexSettingsError, match="must have the frame encoder of the index"):
         refresh_index(tmp_path / "index", model=other)
@@ -109,8 +108,7 @@ def test_refresh_says_that_there_is_no_index(tmp_path):
         refresh_index(tmp_path / "nothing", model="tiny_test")
 
 
-def test_refresh_refuses_while_another_process_looks_after_the_index(tmp_path, videos, run_index, checkpoint):
-    run_index(videos)
+def test_refresh_refuses_while_another_process_looks_after_the_index(tmp_path, copied_index, checkpoint):
     with (
         maintenance_lock(tmp_path / "index"),
         pytest.raises(IndexDirectoryError, match="compacted or refreshed by another process"),
@@ -140,10 +138,7 @@ def test_refresh_takes_along_what_is_indexed_removed_and_changed_meanwhile(
     assert_same(rows_of(), rows_of("fresh"))
 
 
-def test_refresh_that_dies_before_the_switch_leaves_the_index_as_it_was(
-    tmp_path, videos, run_index, rows_of, checkpoint
-):
-    run_index(videos)
+def test_refresh_that_dies_before_the_switch_leaves_the_index_as_it_was(tmp_path, copied_index, rows_of, checkpoint):
     before = rows_of()
 
     def die(done, total):
@@ -157,8 +152,7 @@ def test_refresh_that_dies_before_the_switch_leaves_the_index_as_it_was(
     assert IndexStore.open(tmp_path / "index").config.model == checkpoint()
 
 
-def test_run_that_began_before_a_refresh_cannot_commit_after_it(tmp_path, videos, run_index, rows_of, checkpoint):
-    run_index(videos)
+def test_run_that_began_before_a_refresh_cannot_commit_after_it(tmp_path, copied_index, rows_of, checkpoint):
     old = IndexStore.open(tmp_path / "index")
     refresh_index(tmp_path / "index", model=checkpoint())
     expected = rows_of()
@@ -167,8 +161,7 @@ def test_run_that_began_before_a_refresh_cannot_commit_after_it(tmp_path, videos
     assert rows_of() == expected
 
 
-def test_open_index_moves_on_to_the_other_model_at_reload(tmp_path, videos, run_index, checkpoint):
-    run_index(videos)
+def test_open_index_moves_on_to_the_other_model_at_reload(tmp_path, copied_index, checkpoint):
     index = VideoIndex.open(tmp_path / "index")
     before = index.search("red", k=4)
     refresh_index(tmp_path / "index", model=checkpoint())
@@ -179,15 +172,13 @@ def test_open_index_moves_on_to_the_other_model_at_reload(tmp_path, videos, run_
     assert [m.score for m in fresh.results] != [m.score for m in before.results]
 
 
-def test_older_version_is_read_with_the_settings_it_was_made_with(tmp_path, videos, run_index, checkpoint):
-    run_index(videos)
+def test_older_version_is_read_with_the_settings_it_was_made_with(tmp_path, copied_index, checkpoint):
     version = IndexStore.open(tmp_path / "index").ledger.version()
     refresh_index(tmp_path / "index", model=checkpoint())
     assert IndexStore.open(tmp_path / "index").snapshot(version).config.model == "tiny_test"
 
 
-def test_refresh_command_prints_a_summary(tmp_path, videos, run_index, videobert, checkpoint):
-    run_index(videos)
+def test_refresh_command_prints_a_summary(tmp_path, copied_index, videobert, checkpoint):
     code, out, _ = videobert("refresh", tmp_path / "index", "--model", checkpoint(), "--json")
     assert code == 0
     assert json.loads(out)["segments"] == 4

@@ -78,7 +78,7 @@ def main() -> None:
     """`python training_toy.py FOLDER`: trains slowly. `python training_toy.py STORE RANK SIZE`: in company."""
     torch.set_num_threads(1)
     if len(sys.argv) == 2:
-        train(Path(sys.argv[1]), pause_s=0.1)
+        train(Path(sys.argv[1]), pause_s=0.4)
         return
     store, rank, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=size)

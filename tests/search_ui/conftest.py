@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,10 @@ def hostile_name() -> str:
     return HOSTILE_NAME
 
 
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    """red.mp4, green.mp4 and a blue one whose name is an attack."""
-    folder = tmp_path / "videos"
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """red.mp4, green.mp4 and a blue one whose name is an attack. Not to be changed."""
+    folder = tmp_path_factory.mktemp("page") / "videos"
     folder.mkdir()
     _write_colour(folder / "red.mp4", "red")
     _write_colour(folder / "green.mp4", "green")
@@ -74,9 +75,23 @@ def videos(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def index(videos: Path) -> Path:
+    """An index of them. Not to be changed."""
+    _index_folder(videos, videos.parent / "index")
+    return videos.parent / "index"
+
+
 @pytest.fixture
-def index(videos: Path, tmp_path: Path) -> Path:
-    _index_folder(videos, tmp_path / "index")
+def own_videos(videos: Path, tmp_path: Path) -> Path:
+    """A copy of the videos, for tests that change them."""
+    return Path(shutil.copytree(videos, tmp_path / "videos"))
+
+
+@pytest.fixture
+def own_index(own_videos: Path, tmp_path: Path) -> Path:
+    """An index of that copy."""
+    _index_folder(own_videos, tmp_path / "index")
     return tmp_path / "index"
 
 

@@ -70,9 +70,9 @@ def test_card_says_span_score_and_labels(index, open_page):
     assert chips.startswith(f":gray-badge[green {int(best.labels[0].score * 100)}\\%]")
 
 
-def test_card_quotes_what_is_said_as_plain_text(tmp_path, open_page, videos, index_folder):
-    (videos / "green.srt").write_text("1\n00:00:01,000 --> 00:00:03,000\nin *May* :red[all] is $green$\n")
-    index_folder(videos, tmp_path / "index")
+def test_card_quotes_what_is_said_as_plain_text(tmp_path, open_page, own_videos, index_folder):
+    (own_videos / "green.srt").write_text("1\n00:00:01,000 --> 00:00:03,000\nin *May* :red[all] is $green$\n")
+    index_folder(own_videos, tmp_path / "index")
     page = ask(open_page(tmp_path / "index"), "meadow")
     assert "“in *May* :red[all] is $green$”" in [text.value for text in page.text]
     page = ask(open_page(tmp_path / "index"), '"green"')
@@ -155,9 +155,9 @@ def test_clip_is_a_video_of_the_moment(index, videos):
     assert (pixel[0] > 200, pixel[1] < 50, pixel[2] < 50) == (True, True, True)
 
 
-def test_play_of_a_video_that_has_gone_is_one_line_of_error(index, open_page, videos):
-    page = ask(open_page(index), "red")
-    (videos / "red.mp4").unlink()
+def test_play_of_a_video_that_has_gone_is_one_line_of_error(own_index, open_page, own_videos):
+    page = ask(open_page(own_index), "red")
+    (own_videos / "red.mp4").unlink()
     page.button(key="play-1").click().run()
     assert not page.exception
     assert "does not exist" in page.error[0].value
@@ -239,11 +239,11 @@ def test_empty_index_explains_how_to_fill_it(empty_index, open_page):
     assert not page.text_input
 
 
-def test_new_videos_appear_without_a_restart(index, open_page, videos, write_colour, index_folder):
-    page = ask(open_page(index), "yellow")
+def test_new_videos_appear_without_a_restart(own_index, open_page, own_videos, write_colour, index_folder):
+    page = ask(open_page(own_index), "yellow")
     assert "yellow.mp4" not in names(page)
-    write_colour(videos / "yellow.mp4", "yellow")
-    index_folder(videos, index)
+    write_colour(own_videos / "yellow.mp4", "yellow")
+    index_folder(own_videos, own_index)
     page.run()
     assert page.caption[0].value.startswith("4 videos")
     assert names(page)[0] == "yellow.mp4"

@@ -67,10 +67,10 @@ def test_more_like_this_leaves_the_moment_out_and_back_leads_to_the_text(index, 
     assert names(ask(page, "green"))[0] == "green.mp4"
 
 
-def test_a_copy_is_counted_and_named_on_the_card(index, open_page, videos, index_folder):
-    shutil.copy(videos / "red.mp4", videos / "red-copy.mp4")
-    index_folder(videos, index)
-    page = ask(open_page(index), "red")
+def test_a_copy_is_counted_and_named_on_the_card(own_index, open_page, own_videos, index_folder):
+    shutil.copy(own_videos / "red.mp4", own_videos / "red-copy.mp4")
+    index_folder(own_videos, own_index)
+    page = ask(open_page(own_index), "red")
     shown = names(page)
     assert sum(name.startswith("red") and "  " not in name for name in shown) == 1
     assert sum(name.startswith("red") and name.endswith("0:00–0:04") for name in shown) == 1

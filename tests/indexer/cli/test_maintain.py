@@ -18,12 +18,14 @@ def ledger(path: Path) -> dict[str, dict]:
     return {Path(row["uri"]).name: row for row in IndexStore.open(path).ledger.snapshot().videos.to_pylist()}
 
 
-def test_remove_takes_paths_and_uris(videobert, index, videos, monkeypatch):
-    monkeypatch.chdir(videos)
-    code, out, _ = videobert("remove", index, "a.mp4", (videos / "sub" / "c.avi").as_uri(), videos / "a.mp4", "--json")
+def test_remove_takes_paths_and_uris(videobert, copied_index, small_videos, monkeypatch):
+    monkeypatch.chdir(small_videos)
+    code, out, _ = videobert(
+        "remove", copied_index, "a.mp4", (small_videos / "sub" / "c.avi").as_uri(), small_videos / "a.mp4", "--json"
+    )
     assert (code, json_line(out)) == (0, {"removed": 2})
-    assert list(ledger(index)) == ["b.mkv"]
-    assert IndexStore.open(index).snapshot().num_segments == 1
+    assert list(ledger(copied_index)) == ["b.mkv"]
+    assert IndexStore.open(copied_index).snapshot().num_segments == 1
 
 
 def test_remove_knows_videos_whose_files_are_gone(videobert, index, videos):
@@ -33,12 +35,12 @@ def test_remove_knows_videos_whose_files_are_gone(videobert, index, videos):
 
 
 @pytest.mark.parametrize("unknown", ["nowhere.mp4", "s3://bucket/nowhere.mp4"])
-def test_remove_removes_nothing_when_one_is_unknown(videobert, index, videos, unknown):
-    code, out, err = videobert("remove", index, videos / "a.mp4", unknown)
+def test_remove_removes_nothing_when_one_is_unknown(videobert, copied_index, small_videos, unknown):
+    code, out, err = videobert("remove", copied_index, small_videos / "a.mp4", unknown)
     assert (code, out) == (2, "")
     assert unknown in err
     assert len(err.strip().splitlines()) == 1
-    assert len(ledger(index)) == 3
+    assert len(ledger(copied_index)) == 3
 
 
 def index_two_bad(videobert, videos, tmp_path) -> Path:
@@ -86,8 +88,8 @@ def test_retry_marks_a_failed_file_that_has_gone_since(videobert, videos, tmp_pa
     assert ledger(index)["bad.mp4"]["error_kind"] == "NotFound"
 
 
-def test_retry_refuses_a_stage_that_there_is_not(videobert, index):
-    code, _, err = videobert("retry", index, "--stage", "dancing")
+def test_retry_refuses_a_stage_that_there_is_not(videobert, indexed):
+    code, _, err = videobert("retry", indexed, "--stage", "dancing")
     assert code == 2
     assert "read, open, decode, encode, write" in err
 
@@ -105,27 +107,27 @@ def test_compact_reports_and_keeps_the_index_sound(videobert, index, synthetic, 
     assert videobert("verify", index)[0] == 0
 
 
-def test_compact_refuses_while_another_one_runs(videobert, index):
-    (index / ".compact.lock").write_text('{"host": "elsewhere", "pid": 1}')
-    code, out, err = videobert("compact", index)
+def test_compact_refuses_while_another_one_runs(videobert, copied_index):
+    (copied_index / ".compact.lock").write_text('{"host": "elsewhere", "pid": 1}')
+    code, out, err = videobert("compact", copied_index)
     assert (code, out) == (1, "")
     assert "is being compacted or refreshed by another process" in err
     assert len(err.strip().splitlines()) == 1
 
 
-def test_verify_repairs_vectors_on_request(videobert, index):
-    (path,) = (index / "vectors").glob("*.faiss")
+def test_verify_repairs_vectors_on_request(videobert, copied_index):
+    (path,) = (copied_index / "vectors").glob("*.faiss")
     path.unlink()
-    assert videobert("verify", index)[0] == 1
-    code, out, err = videobert("verify", index, "--repair", "--json")
+    assert videobert("verify", copied_index)[0] == 1
+    code, out, err = videobert("verify", copied_index, "--repair", "--json")
     assert (code, json_line(out)) == (0, {"sound": True, "problems": []})
     assert "rebuilt" in err
-    assert "rebuilt" not in videobert("verify", index, "--repair")[2]
+    assert "rebuilt" not in videobert("verify", copied_index, "--repair")[2]
 
 
-def test_verify_cannot_repair_a_table(videobert, index):
-    next((index / "segments").glob("part-*.parquet")).unlink()
-    code, _, err = videobert("verify", index, "--repair")
+def test_verify_cannot_repair_a_table(videobert, copied_index):
+    next((copied_index / "segments").glob("part-*.parquet")).unlink()
+    code, _, err = videobert("verify", copied_index, "--repair")
     assert code == 1
     assert "missing" in err
 
@@ -149,16 +151,16 @@ def test_every_verb_has_help_with_an_example(videobert, verb):
     ("args", "code", "text"),
     [
         (["remove", "{tmp}/none", "a.mp4"], 1, "there is no index"),
-        (["remove", "{tmp}/index"], 2, "VIDEO"),
+        (["remove", "{index}"], 2, "VIDEO"),
         (["retry", "{tmp}/none"], 1, "there is no index"),
         (["compact", "{tmp}/none"], 1, "there is no index"),
-        (["compact", "{tmp}/index", "--older-than-hours", "-1"], 2, "older-than-hours"),
-        (["failures", "{tmp}/index", "--out", "{tmp}"], 2, "is a folder"),
-        (["failures", "{tmp}/index", "--out", "{tmp}/no/such/folder.parquet"], 1, "cannot be written"),
+        (["compact", "{index}", "--older-than-hours", "-1"], 2, "older-than-hours"),
+        (["failures", "{index}", "--out", "{tmp}"], 2, "is a folder"),
+        (["failures", "{index}", "--out", "{tmp}/no/such/folder.parquet"], 1, "cannot be written"),
     ],
 )
-def test_bad_input_is_one_clear_line(videobert, index, tmp_path, args, code, text):
-    got, out, err = videobert(*(arg.format(tmp=tmp_path) for arg in args))
+def test_bad_input_is_one_clear_line(videobert, indexed, tmp_path, args, code, text):
+    got, out, err = videobert(*(arg.format(tmp=tmp_path, index=indexed) for arg in args))
     assert (got, out) == (code, "")
     assert text in err
     assert err.startswith("error: ")

@@ -1,13 +1,13 @@
 import json
+import os
 
 import pytest
 
 
 @pytest.fixture
-def search(videobert, videos, tmp_path):
+def search(videobert, indexed):
     """`videobert search` on an index of the small videos."""
-    assert videobert("index", videos, "--into", tmp_path / "index", "--model", "tiny_test")[0] == 0
-    return lambda *arguments: videobert("search", tmp_path / "index", *arguments)
+    return lambda *arguments: videobert("search", indexed, *arguments)
 
 
 def found(answer):
@@ -16,9 +16,10 @@ def found(answer):
     return sorted({moment["video"].rsplit("/", 1)[-1] for moment in json.loads(out)["results"]})
 
 
-def test_words_filters_and_examples_reach_the_index(search, videos):
-    (videos.parent / "own.csv").write_text("path,takes\nvideos/a.mp4,2\nvideos/sub/c.avi,7\n")
-    own = ("--metadata", videos.parent / "own.csv")
+def test_words_filters_and_examples_reach_the_index(search, small_videos, tmp_path):
+    folder = os.path.relpath(small_videos, tmp_path)
+    (tmp_path / "own.csv").write_text(f"path,takes\n{folder}/a.mp4,2\n{folder}/sub/c.avi,7\n")
+    own = ("--metadata", tmp_path / "own.csv")
     for arguments, expected in [
         (['"black and white"'], ["b.mkv"]),
         (["blocks", "--video", "*.m*"], ["a.mp4", "b.mkv"]),
@@ -27,7 +28,7 @@ def test_words_filters_and_examples_reach_the_index(search, videos):
         (["blocks", "--min-height", "9999"], []),
         (["blocks", "--no-speech", "--modified-after", "2020-01-01"], ["a.mp4", "c.avi"]),
         (["blocks", "--where", "takes>1", "--where", "duration_s<5", *own], ["c.avi"]),
-        (["--like", videos / "b.mkv", "--speech"], ["b.mkv"]),
+        (["--like", small_videos / "b.mkv", "--speech"], ["b.mkv"]),
     ]:
         assert found(search(*arguments, "--json", "-k", 50, "--show-alike")) == expected, arguments
 
@@ -37,7 +38,7 @@ def test_like_a_moment_leaves_it_out(search):
     assert found(search("--like", moment["segment_id"], "--json", "--show-alike")) == ["a.mp4", "c.avi"]
 
 
-def test_near_duplicates_are_one_line_with_their_number(search, videos):
+def test_near_duplicates_are_one_line_with_their_number(search):
     every = json.loads(search("blocks", "--json", "--show-alike")[1])["results"]
     one = json.loads(search("blocks", "--json")[1])["results"]
     assert len(one) + sum(moment.get("num_alike", 0) for moment in one) == len(every) > len(one)

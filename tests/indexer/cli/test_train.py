@@ -35,14 +35,14 @@ def train(videobert, tmp_path, monkeypatch):
     return run
 
 
-def test_train_writes_a_head_that_classify_uses(train, videobert, folder, index, tmp_path):
+def test_train_writes_a_head_that_classify_uses(train, videobert, folder, indexed, tmp_path):
     head = tmp_path / "head.safetensors"
     code, out, err = train(folder, "--out", head, "--epochs", "10", "--json")
     assert code == 0, err
     result = json.loads(out.splitlines()[-1])
     assert (result["task"], result["items"], result["held_out"], result["left_out"]) == ("classes", 14, 2, 0)
     assert result["metrics"]["top_1"] == 100.0
-    code, out, err = videobert("classify", index, "--head", head, "--json")
+    code, out, err = videobert("classify", indexed, "--head", head, "--json")
     assert code == 0, err
     moments = [json.loads(line) for line in out.splitlines()]
     assert len(moments) == 4
@@ -68,7 +68,7 @@ def test_classify_tells_a_video_by_a_head(train, videobert, folder, tmp_path):
     assert json.loads(out)["answer"] == "blue"
 
 
-def test_classify_refuses_a_head_of_another_model(train, videobert, folder, index, tmp_path):
+def test_classify_refuses_a_head_of_another_model(train, videobert, folder, indexed, tmp_path):
     from model.classifier import load_classifier, save_classifier
 
     head = tmp_path / "head.safetensors"
@@ -76,15 +76,15 @@ def test_classify_refuses_a_head_of_another_model(train, videobert, folder, inde
     classifier = load_classifier(head)
     classifier.frames_fingerprint = "0" * 32
     save_classifier(classifier, head)
-    code, out, err = videobert("classify", index, "--head", head)
+    code, out, err = videobert("classify", indexed, "--head", head)
     assert (code, out) == (1, "")
     assert "was trained on the frame features of another model" in err
     assert len(err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("options", [[], ["--labels", "a", "--head", "b"]])
-def test_classify_wants_either_labels_or_a_head(videobert, index, options):
-    code, _, err = videobert("classify", index, *options)
+def test_classify_wants_either_labels_or_a_head(videobert, indexed, options):
+    code, _, err = videobert("classify", indexed, *options)
     assert code == 2
     assert "give either --labels" in err
 
@@ -117,18 +117,18 @@ def test_train_says_in_one_line_what_is_wrong(videobert, folder, tmp_path, monke
     assert text in err
 
 
-def test_pretrain_writes_a_checkpoint_that_index_takes(train, videobert, index, videos, tmp_path):
+def test_pretrain_writes_a_checkpoint_that_index_takes(train, videobert, indexed, small_videos, tmp_path):
     out = tmp_path / "pre.safetensors"
-    code, text, err = train(index, "--out", out, "--epochs", "2", "--held-out", "0", "--json", verb="pretrain")
+    code, text, err = train(indexed, "--out", out, "--epochs", "2", "--held-out", "0", "--json", verb="pretrain")
     assert code == 0, err
     assert json.loads(text)["items"] == 4
-    code, _, err = videobert("index", videos, "--into", tmp_path / "again", "--model", out)
+    code, _, err = videobert("index", small_videos, "--into", tmp_path / "again", "--model", out)
     assert code == 0, err
 
 
-def test_pretrain_refuses_an_index_of_another_model_and_an_empty_one(videobert, index, tmp_path):
+def test_pretrain_refuses_an_index_of_another_model_and_an_empty_one(videobert, indexed, tmp_path):
     out = tmp_path / "pre.safetensors"
-    code, _, err = videobert("pretrain", index, "--out", out, "--model", "mini-zero")
+    code, _, err = videobert("pretrain", indexed, "--out", out, "--model", "mini-zero")
     assert (code, len(err.strip().splitlines())) == (1, 1)
     assert "was made with the model 'tiny_test'" in err
     empty = tmp_path / "empty"

@@ -1,3 +1,3 @@
 """The colour videos of the query tests: an index whose right answers are known."""
 
-from tests.indexer.query.conftest import colour_index, colour_videos  # noqa: F401 - fixtures
+from tests.indexer.query.conftest import colours, copied_colours  # noqa: F401 - fixtures

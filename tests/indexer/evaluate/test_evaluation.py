@@ -13,12 +13,12 @@ CAPTIONS = "video\tcaption\nred.mp4\tblue\nred.mp4\tred\nblue.mp4\tblue sky\nmix
 
 
 @pytest.fixture
-def evaluate(colour_index, tmp_path):
+def evaluate(colours, tmp_path):
     """`evaluate("video\\tcaption\\n...")` on red.mp4, blue.mp4 and mixed.mp4 (yellow, then 20 s of green)."""
 
     def evaluate(text, **options):
         (tmp_path / "data.tsv").write_text(text)
-        return evaluate_index(colour_index, str(tmp_path / "data.tsv"), **options)
+        return evaluate_index(colours, str(tmp_path / "data.tsv"), **options)
 
     return evaluate
 
@@ -35,11 +35,11 @@ def brute_force(index, captions):
     return best
 
 
-def test_figures_are_those_of_single_cosines(evaluate, colour_index):
+def test_figures_are_those_of_single_cosines(evaluate, colours):
     evaluation = evaluate(CAPTIONS)
     pairs = [line.split("\t") for line in CAPTIONS.splitlines()[1:]]
     texts, names = [text for _, text in pairs], ["red.mp4", "blue.mp4", "mixed.mp4"]
-    best = brute_force(colour_index, texts)
+    best = brute_force(colours, texts)
     ranks = [1 + sum(best[text, other] > best[text, own] for other in names) for own, text in pairs]
     assert [answer.rank for answer in evaluation.answers] == ranks
     assert max(ranks) > 1, "a caption of the wrong colour is there to be missed"
@@ -107,8 +107,8 @@ def test_one_label_alone_is_refused(evaluate):
         evaluate("video\tlabel\nred.mp4\tred\nblue.mp4\tred\n")
 
 
-def test_a_head_is_measured_beside_the_zero_shot_labels(evaluate, colour_index, tmp_path):
-    head = save_head(tmp_path / "head.safetensors", colour_index.snapshot.config.frames_fingerprint, colour_index)
+def test_a_head_is_measured_beside_the_zero_shot_labels(evaluate, colours, tmp_path):
+    head = save_head(tmp_path / "head.safetensors", colours.snapshot.config.frames_fingerprint, colours)
     evaluation = evaluate("video\tlabel\nred.mp4\tred\nblue.mp4\tblue\nmixed.mp4\tgrey\n", head=str(head))
     rows = {row.label: row for row in evaluation.classes[TRAINED]}
     assert (rows["red"].recall, rows["blue"].recall) == (1.0, 1.0)
@@ -116,11 +116,11 @@ def test_a_head_is_measured_beside_the_zero_shot_labels(evaluate, colour_index, 
     assert evaluation.tasks[TRAINED].figures["top-1"].value == pytest.approx(2 / 3)
 
 
-def test_a_head_of_another_model_or_other_labels_is_refused(evaluate, colour_index, tmp_path):
+def test_a_head_of_another_model_or_other_labels_is_refused(evaluate, colours, tmp_path):
     labels = "video\tlabel\nred.mp4\tred\nblue.mp4\tblue\n"
     with pytest.raises(IndexSettingsError, match="trained on the frame features of another model"):
-        evaluate(labels, head=str(save_head(tmp_path / "other.safetensors", "0" * 32, colour_index)))
-    head = save_head(tmp_path / "head.safetensors", colour_index.snapshot.config.frames_fingerprint, colour_index)
+        evaluate(labels, head=str(save_head(tmp_path / "other.safetensors", "0" * 32, colours)))
+    head = save_head(tmp_path / "head.safetensors", colours.snapshot.config.frames_fingerprint, colours)
     with pytest.raises(UsageError, match="knows none of the labels"):
         evaluate("video\tlabel\nred.mp4\tx\nblue.mp4\ty\n", head=str(head))
     with pytest.raises(UsageError, match="has no labels to measure the head on"):
@@ -163,11 +163,11 @@ def test_files_hold_what_was_measured(evaluate, tmp_path):
     assert widths == {6, 7}
 
 
-def test_an_empty_index_is_refused(colour_index, tmp_path):
+def test_an_empty_index_is_refused(copied_colours):
     from indexer.query.video_index import VideoIndex
     from indexer.store.index import IndexStore
 
-    ledger = IndexStore.open(tmp_path / "index").ledger
+    ledger = IndexStore.open(copied_colours).ledger
     ledger.remove(ledger.snapshot().videos["video_id"].to_pylist())
     with pytest.raises(UsageError, match="holds no moments"):
-        evaluate_index(VideoIndex.open(tmp_path / "index"), "any.tsv")
+        evaluate_index(VideoIndex.open(copied_colours), "any.tsv")

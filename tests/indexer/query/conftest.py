@@ -1,5 +1,6 @@
 """Videos of one colour each: the tiny model tells eight colours apart, so that right answers are known."""
 
+import shutil
 from pathlib import Path
 
 import av
@@ -26,9 +27,7 @@ def write_colours(path: Path, *names: str, seconds_each: int = 10) -> None:
         container.mux(stream.encode(None))
 
 
-@pytest.fixture
-def colour_videos(tmp_path: Path) -> Path:
-    folder = tmp_path / "colours"
+def write_three(folder: Path) -> Path:
     folder.mkdir()
     write_colours(folder / "red.mp4", "red", seconds_each=4)
     write_colours(folder / "blue.mp4", "blue", seconds_each=4)
@@ -37,26 +36,39 @@ def colour_videos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def colour_videos(tmp_path: Path) -> Path:
+    """Three videos: red and blue of 4 s, and one of 10 s of yellow and 20 s of green."""
+    return write_three(tmp_path / "colours")
+
+
+@pytest.fixture
 def colour_index(colour_videos, run_index, tmp_path) -> VideoIndex:
+    """An index of them, for tests that change the videos."""
     run_index(colour_videos)
     return VideoIndex.open(tmp_path / "index")
 
 
-@pytest.fixture(scope="session")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    """The same index, made once. Not to be changed."""
-    folder = tmp_path_factory.mktemp("colours")
-    (folder / "videos").mkdir()
-    write_colours(folder / "videos" / "red.mp4", "red", seconds_each=4)
-    write_colours(folder / "videos" / "blue.mp4", "blue", seconds_each=4)
-    write_colours(folder / "videos" / "mixed.mp4", "yellow", "green", "green")
+def index_folder(videos: Path, index: Path) -> VideoIndex:
     index_videos(
-        [str(folder / "videos")],
-        folder / "index",
+        [str(videos)],
+        index,
         model="tiny_test",
         sampling=SamplingConfig(),
         run=RunConfig(),
         in_process=True,
         on_progress=lambda progress: None,
     )
-    return VideoIndex.open(folder / "index")
+    return VideoIndex.open(index)
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    """The same index, made once. Not to be changed."""
+    folder = tmp_path_factory.mktemp("colours")
+    return index_folder(write_three(folder / "videos"), folder / "index")
+
+
+@pytest.fixture
+def copied_colours(colours: VideoIndex, tmp_path: Path) -> Path:
+    """A copy of its folder, for tests that change the index."""
+    return Path(shutil.copytree(str(colours.path), tmp_path / "copied"))

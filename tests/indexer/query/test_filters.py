@@ -15,16 +15,24 @@ from indexer.errors import UsageError
 from indexer.query.diversity import Diversity
 from indexer.query.filters import Filters
 from indexer.query.video_index import VideoIndex
+from tests.indexer.conftest import write_small_videos
+from tests.indexer.query.conftest import index_folder
 
 
-@pytest.fixture
-def index(videos, run_index, tmp_path) -> VideoIndex:
+@pytest.fixture(scope="module")
+def videos(make_videos, tmp_path_factory) -> Path:
     """a.mp4 of 12 s, b.mkv of 3 s with subtitles, sub/c.avi of 1 s; modified in 2021, 2022 and 2023."""
+    videos = write_small_videos(make_videos, tmp_path_factory.mktemp("filters") / "videos")
     for year, name in [(2021, "a.mp4"), (2022, "b.mkv"), (2023, "sub/c.avi")]:
         time_s = datetime.datetime(year, 6, 1, tzinfo=datetime.UTC).timestamp()
         os.utime(videos / name, (time_s, time_s))
-    run_index(videos)
-    return VideoIndex.open(tmp_path / "index")
+    return videos
+
+
+@pytest.fixture(scope="module")
+def index(videos) -> VideoIndex:
+    """An index of them. Not to be changed."""
+    return index_folder(videos, videos.parent / "index")
 
 
 def names(index, **filters):
@@ -68,8 +76,8 @@ def test_filters_keep_what_they_say(index):
         assert names(index, **filters) == expected, filters
 
 
-def test_label_filters_are_those_of_a_loop(colour_index):
-    snapshot = colour_index.snapshot
+def test_label_filters_are_those_of_a_loop(colours):
+    snapshot = colours.snapshot
     stored = snapshot.read(range(snapshot.num_segments), ["labels"])["labels"].to_pylist()
     for label, score in [("red", 0.0), ("RED", 0.3), ("green", 0.9), ("blue", 0.05)]:
         expected = [any(x["label"] == label.lower() and x["score"] >= score for x in row) for row in stored]
@@ -152,10 +160,10 @@ def test_filters_and_required_words_go_together(index):
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), k=st.integers(1, 30))
-def test_search_among_allowed_moments_is_that_of_brute_force(colour_index, data, k):
-    snapshot = colour_index.snapshot
+def test_search_among_allowed_moments_is_that_of_brute_force(colours, data, k):
+    snapshot = colours.snapshot
     allowed = np.array(data.draw(st.lists(st.booleans(), min_size=len(snapshot.rows), max_size=len(snapshot.rows))))
-    query = colour_index.encode_texts(["red"])
+    query = colours.encode_texts(["red"])
     scores, rows = snapshot.search(query, k, allowed)
     exact = snapshot.embeddings() @ query[0]
     assert allowed[rows].all()

@@ -1,10 +1,12 @@
 """What is said and what is seen disagree: the tiny model knows colours, the subtitles speak of other things."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from indexer.query.video_index import VideoIndex
+from tests.indexer.query.conftest import index_folder, write_three
 
 SPOKEN = {
     "red": "The quarterly revenue report was delayed by the winter storm",
@@ -13,12 +15,14 @@ SPOKEN = {
 }
 
 
-@pytest.fixture
-def speaking_index(colour_videos, run_index, tmp_path) -> VideoIndex:
+@pytest.fixture(scope="module")
+def speaking_index(tmp_path_factory) -> VideoIndex:
+    """The colour videos with subtitles. Not to be changed."""
+    folder = tmp_path_factory.mktemp("speaking")
+    videos = write_three(folder / "videos")
     for name, text in SPOKEN.items():
-        (colour_videos / f"{name}.srt").write_text(f"1\n00:00:00,000 --> 00:10:00,000\n{text}\n")
-    run_index(colour_videos)
-    return VideoIndex.open(tmp_path / "index")
+        (videos / f"{name}.srt").write_text(f"1\n00:00:00,000 --> 00:10:00,000\n{text}\n")
+    return index_folder(videos, folder / "index")
 
 
 def names(result):
@@ -59,8 +63,9 @@ def test_what_is_seen_is_still_found(speaking_index):
     assert names(speaking_index.search("yellow", k=1)) == ["mixed"]
 
 
-def test_words_of_moments_that_no_file_covers_are_found(speaking_index, colour_videos, run_index, tmp_path):
+def test_words_of_moments_that_no_file_covers_are_found(speaking_index, tmp_path):
     before = {query: speaking_index.search(query, k=10).to_dict() for query in ('"revenue"', "winter storm", "blue")}
+    shutil.copytree(speaking_index.path, tmp_path / "index")
     for path in (tmp_path / "index" / "keywords").iterdir():
         path.unlink()
     uncovered = VideoIndex.open(tmp_path / "index")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import duckdb
 import pytest
 
@@ -134,9 +132,8 @@ def test_result_is_shown_escaped_and_cut(colours):
     assert (len(result), repr(result)) == (60, "SqlResult(60 rows: <b>, long, b)")
 
 
-def test_empty_index_has_empty_tables(colour_videos, run_index, tmp_path):
-    run_index(colour_videos)
-    store = IndexStore.open(tmp_path / "index")
+def test_empty_index_has_empty_tables(copied_colours):
+    store = IndexStore.open(copied_colours)
     store.ledger.remove(store.ledger.snapshot().videos["video_id"].to_pylist())
-    index = VideoIndex.open(Path(tmp_path / "index"))
+    index = VideoIndex.open(copied_colours)
     assert len(index.sql("SELECT * FROM moments JOIN videos ON video = uri")) == 0

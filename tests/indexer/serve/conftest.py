@@ -60,11 +60,11 @@ def served(served_folder: Path) -> VideoIndex:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., tuple[TestClient, Service]]]:
-    """Serves tmp_path/index with some settings."""
+    """Serves tmp_path/index, or another one, with some settings."""
     clients: list[TestClient] = []
 
-    def start(**settings: object) -> tuple[TestClient, Service]:
-        service = Service(tmp_path / "index", ServeSettings(**settings))  # type: ignore[arg-type]
+    def start(index: Path = tmp_path / "index", **settings: object) -> tuple[TestClient, Service]:
+        service = Service(index, ServeSettings(**settings))  # type: ignore[arg-type]
         client = TestClient(build_app(service), raise_server_exceptions=False)
         client.__enter__()
         clients.append(client)

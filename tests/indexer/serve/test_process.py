@@ -116,7 +116,7 @@ def _wait_until_refused(port: int) -> None:
     raise AssertionError("it still takes connections")
 
 
-def test_stranger_who_points_a_name_at_this_machine_is_refused(one_video, tmp_path):
+def test_stranger_who_points_a_name_at_this_machine_is_refused():
     from indexer.cli.serve import _allowed_hosts
 
     assert _allowed_hosts("127.0.0.1", []) == ("localhost", "127.0.0.1", "[::1]")
@@ -125,10 +125,10 @@ def test_stranger_who_points_a_name_at_this_machine_is_refused(one_video, tmp_pa
     assert _allowed_hosts("0.0.0.0", ["media.example"]) == ("media.example",)
 
 
-def test_port_that_is_taken_is_one_line(one_video, tmp_path, videobert):
+def test_port_that_is_taken_is_one_line(served_folder, videobert):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, out, err = videobert("serve", tmp_path / "index", "--port", port)
+        code, out, err = videobert("serve", served_folder / "index", "--port", port)
     assert (code, out) == (2, "")
     assert err == (
         f"error: port {port} of '127.0.0.1' cannot be listened on: Address already in use; choose another with --port\n"
@@ -144,8 +144,8 @@ def test_port_that_is_taken_is_one_line(one_video, tmp_path, videobert):
         (["index", "--replicas", "0"], 2, "--replicas"),
     ],
 )
-def test_wrong_arguments_are_one_line(one_video, tmp_path, monkeypatch, videobert, arguments, code, error):
-    monkeypatch.chdir(tmp_path)
+def test_wrong_arguments_are_one_line(served_folder, monkeypatch, videobert, arguments, code, error):
+    monkeypatch.chdir(served_folder)
     found, out, err = videobert("serve", *arguments)
     assert (found, out) == (code, "")
     assert error in err

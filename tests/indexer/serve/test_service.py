@@ -109,15 +109,15 @@ def test_clip_of_a_file_that_is_gone_or_broken_is_one_line(one_video, serve):
     assert client.get(moment["thumbnail"]).status_code == 200  # that is in the index
 
 
-def test_clip_that_takes_too_long_is_given_up(one_video, serve):
-    client, _ = serve(clip_timeout_s=0.001)
+def test_clip_that_takes_too_long_is_given_up(served_folder, serve):
+    client, _ = serve(served_folder / "index", clip_timeout_s=0.001)
     moment = client.get("/search?query=red&k=1&links=true").json()["results"][0]
     answer = client.get(moment["clip"])
     assert (answer.status_code, "more than 0.001 s" in answer.json()["error"]) == (422, True)
 
 
-def test_service_on_localhost_answers_to_its_own_names_only(one_video, serve):
-    client, _ = serve(allowed_hosts=("localhost", "127.0.0.1", "[::1]"))
+def test_service_on_localhost_answers_to_its_own_names_only(served_folder, serve):
+    client, _ = serve(served_folder / "index", allowed_hosts=("localhost", "127.0.0.1", "[::1]"))
     for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000"):
         assert client.get("/health/live", headers={"host": host}).status_code == 200
     for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8000", ""):
@@ -138,7 +138,7 @@ def test_hostile_name_arrives_as_escaped_ascii(run_index, tmp_path, serve):
     assert answer.json()["results"][0]["video"].endswith(name)
 
 
-def test_too_many_clips_are_refused_for_a_second(one_video, serve, monkeypatch):
+def test_too_many_clips_are_refused_for_a_second(served_folder, serve, monkeypatch):
     go, started = threading.Event(), threading.Event()
 
     def cut(*_):
@@ -147,7 +147,7 @@ def test_too_many_clips_are_refused_for_a_second(one_video, serve, monkeypatch):
         return b"clip"
 
     monkeypatch.setattr("indexer.serve.service.cut_clip", cut)
-    client, _ = serve(max_clips=1, max_waiting_clips=0)
+    client, _ = serve(served_folder / "index", max_clips=1, max_waiting_clips=0)
     address = client.get("/search?query=red&k=1&links=true").json()["results"][0]["clip"]
     answers = []
     first = threading.Thread(target=lambda: answers.append(client.get(address)))

@@ -1,7 +1,9 @@
 """A small index made by hand: videos a, b, c with two moments each."""
 
 import datetime
+import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,12 @@ class Maker:
     def remove(self, uri: str) -> int:
         return self.store.ledger.remove([schema.video_id(uri)])
 
+    def copied_to(self, folder: Path) -> "Maker":
+        """A copy of the index, that goes on with the same random numbers."""
+        copy = Maker(IndexStore.open(shutil.copytree(str(self.store.path), folder)))
+        copy.random, copy.vectors = deepcopy(self.random), dict(self.vectors)
+        return copy
+
 
 @pytest.fixture
 def make_store(tmp_path: Path) -> Callable[..., Maker]:
@@ -90,19 +98,30 @@ def make_store(tmp_path: Path) -> Callable[..., Maker]:
     return make
 
 
-@pytest.fixture
-def maker(make_store: Callable[..., Maker]) -> Maker:
-    made = make_store()
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Maker]:
+    """`make_store` for fixtures that outlive one test."""
+    return lambda: Maker(IndexStore.open_or_create(tmp_path_factory.mktemp("made") / "index", CONFIG))
+
+
+@pytest.fixture(scope="session")
+def _maker_once(make_once: Callable[[], Maker]) -> Maker:
+    made = make_once()
     made.add("/v/a.mp4", "/v/b.mp4")
     made.add("/v/c.mp4", batch_id="b1")
     return made
 
 
 @pytest.fixture
+def maker(_maker_once: Maker, tmp_path: Path) -> Maker:
+    return _maker_once.copied_to(tmp_path / "index")
+
+
+@pytest.fixture(scope="session")
 def row_of() -> Callable[..., dict[str, Any]]:
     return video_row
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> IndexConfig:
     return CONFIG

@@ -37,10 +37,9 @@ def files_on_disk(store, folder="segments"):
     return {path.name for path in (store.path / folder).iterdir() if path.is_file()}
 
 
-@pytest.fixture
-def many(make_store):
-    """Twelve files: videos 0 to 9, of which 3 has been changed and 5 removed."""
-    maker = make_store()
+@pytest.fixture(scope="module")
+def many_once(make_once):
+    maker = make_once()
     for i in range(10):
         maker.add(f"/v/{i}.mp4", batch_id=f"b{i}")
     maker.add("/v/3.mp4", batch_id="b10")
@@ -49,6 +48,12 @@ def many(make_store):
     maker.store.build_vectors()
     maker.store.build_keywords()
     return maker
+
+
+@pytest.fixture
+def many(many_once, tmp_path):
+    """Twelve files: videos 0 to 9, of which 3 has been changed and 5 removed."""
+    return many_once.copied_to(tmp_path / "index")
 
 
 def test_visible_rows_are_the_same_and_the_index_is_sound(many):

@@ -14,15 +14,26 @@ from indexer.store.verify import repair_vectors, verify
 NUM_VIDEOS = 400
 
 
-@pytest.fixture
-def large(make_store, row_of, monkeypatch):
-    """An index of 800 moments that counts as a large one."""
+def count_as_large(monkeypatch):
     monkeypatch.setattr("indexer.store.vectors.FLAT_UP_TO_BYTES", 0)
     monkeypatch.setattr("indexer.store.vectors._GATHER_UP_TO_BYTES", 0)
-    maker = make_store()
+
+
+@pytest.fixture(scope="module")
+def large_once(make_once, row_of):
+    maker = make_once()
     add_many(maker, row_of, [f"/v/{number}.mp4" for number in range(NUM_VIDEOS)], "b0")
-    maker.store.build_vectors()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        count_as_large(monkeypatch)
+        maker.store.build_vectors()
     return maker
+
+
+@pytest.fixture
+def large(large_once, tmp_path, monkeypatch):
+    """An index of 800 moments that counts as a large one."""
+    count_as_large(monkeypatch)
+    return large_once.copied_to(tmp_path / "index")
 
 
 def add_many(maker, row_of, uris, batch_id):
