@@ -159,7 +159,11 @@ class Recorder:
         self.summary.unchanged += len(files) - still_failed
 
     def record_missing(self, missing: Sequence[MissingFile]) -> None:
-        """What is named but cannot be read, and folders that cannot be listed, become failed rows."""
+        """What is named but cannot be read, and folders that cannot be listed, become failed rows.
+
+        A folder may be both: named by a manifest, and not to be listed. It has one row, as everything in the ledger.
+        """
+        missing = list({file.uri: file for file in missing}.values())
         rows = []
         for file in missing:
             known = self.known.get(file.uri)

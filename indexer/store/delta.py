@@ -177,6 +177,6 @@ def opened_parquet(file: str) -> Iterator[pq.ParquetFile]:
     try:
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(open_binary(where)) if isinstance(where, ObjectPath) else file
-            yield stack.enter_context(pq.ParquetFile(source))
+            yield stack.enter_context(pq.ParquetFile(source, page_checksum_verification=True))
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise IndexFormatError(f"the file {file!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
