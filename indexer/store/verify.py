@@ -105,8 +105,9 @@ def _snapshot_problems(snapshot: Snapshot) -> Iterator[str]:
         except IndexDirectoryError as error:
             yield str(error)
             continue
-        visible = table.take(pa.array(rows.file_rows[order[starts[number] : starts[number + 1]]]))
-        yield from _row_problems(visible, snapshot.config.embedding_dim, feature_bytes)
+        visible = rows.file_rows[order[starts[number] : starts[number + 1]]]
+        if len(visible):
+            yield from _row_problems(table.take(pa.array(visible)), snapshot.config.embedding_dim, feature_bytes)
 
 
 def _row_problems(table: pa.Table, dim: int, feature_bytes: int) -> Iterator[str]:
