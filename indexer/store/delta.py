@@ -72,7 +72,10 @@ def open_delta(folder: Location, version: int | None = None) -> DeltaTable:
         detail = detail_of(error, folder, limit=200)
         if isinstance(folder, ObjectPath) and is_unreachable(str(error)):
             raise StorageError(f"the log of table {str(folder)!r} cannot be read: {detail}") from None
-        raise IndexFormatError(f"the log of table {str(folder)!r} cannot be read: {detail}") from error
+        raise IndexFormatError(
+            f"the log of table {str(folder)!r} cannot be read: {detail}; restore it from a backup, or index again "
+            "into a new folder"
+        ) from error
     _require_written(table, folder)
     return table
 
@@ -97,14 +100,15 @@ def _require_written(table: DeltaTable, folder: Location) -> None:
                 )
 
 
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m|↳")  # Delta draws a tree of causes, in colours
+# Delta draws a tree of causes, in colours, and adds where in its own code it happened.
+_DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳|\s+0: <unknown>.*", re.DOTALL)
 
 
 def detail_of(error: Exception, folder: Location, limit: int = 300) -> str:
     """What went wrong, in one line; of a bucket, never what a server said word for word."""
     if isinstance(folder, ObjectPath) and is_unreachable(str(error)):
         return explain(str(error), str(folder))
-    return " ".join(_COLOURS.sub("", str(error)).split())[:limit]
+    return " ".join(_DECORATION.sub("", str(error)).split())[:limit]
 
 
 # Without retries inside Delta, a commit succeeds only on exactly the version that was read.

@@ -151,6 +151,15 @@ def test_flipped_bits_in_moments_are_noticed_or_change_nothing(maker):
     assert noticed > 20
 
 
+def test_damaged_log_entry_is_one_line_that_says_what_to_do(maker):
+    newest = max((maker.store.path / "segments" / "_delta_log").glob("*.json"))
+    newest.write_bytes(newest.read_bytes()[:100])
+    with pytest.raises(IndexFormatError, match=r"cannot be read: .*; restore it from a backup") as caught:
+        IndexStore.open(maker.store.path).snapshot()
+    assert "unknown" not in str(caught.value)
+    assert verify(IndexStore.open(maker.store.path)) == [str(caught.value)]
+
+
 @pytest.mark.parametrize("table", ["videos", "segments"])
 def test_empty_log_entry_is_no_commit_of_nothing(maker, table):
     """A machine that loses power may leave one; Delta would show the index without that commit."""
