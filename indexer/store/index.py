@@ -91,11 +91,6 @@ class IndexStore:
                 raise IndexFormatError(f"the settings {str(file)!r} cannot be read: {error}") from error
         return self._configs[generation]
 
-    def settings_names(self) -> set[str]:
-        """Names of the files that hold the settings of this and all earlier generations of the ledger."""
-        generations = range(1, self.ledger.generation + 1)
-        return {_SETTINGS, *(_REFRESHED.format(generation=number) for number in generations)}
-
     def add_settings(self, config: IndexConfig) -> int:
         """Keeps the settings of a refresh that is about to be made.
 

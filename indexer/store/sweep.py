@@ -64,10 +64,7 @@ def _leftovers(store: IndexStore, cutoff_s: float) -> Iterator[Location]:
     files = [*store.vectors_folder.glob("v*"), *store.keywords_folder.glob("k*")]
     without_manifest = [path for path in files if path.name.split(".")[0] not in named]
     half_written = [path for pattern in _LEFTOVERS for path in store.path.glob(pattern)]
-    # A refresh under way holds the same lock, so what the newest ledger does not know is of one that was killed.
-    used = IndexStore.open(store.path).settings_names()
-    unused = [path for path in store.path.glob("index-*.json") if path.name not in used]
-    yield from (path for path in without_manifest + half_written + unused if path.stat().st_mtime <= cutoff_s)
+    yield from (path for path in without_manifest + half_written if path.stat().st_mtime <= cutoff_s)
 
 
 @contextmanager
