@@ -41,6 +41,7 @@ class RunSummary:
         video_s: seconds of video that were looked at.
         wall_s: seconds that the run took.
         profile: where they went, see `indexer.phases.Profile.to_dict`; no part of the contract.
+        kept: those of `failed` that the index holds as they were in an earlier run; no part of the contract either.
     """
 
     indexed: int = 0
@@ -51,10 +52,12 @@ class RunSummary:
     video_s: float = 0.0
     wall_s: float = 0.0
     profile: dict[str, Any] | None = None
+    kept: int = 0
 
     def to_dict(self, *, profile: bool = False) -> dict[str, Any]:
         """Plain numbers by name; with the profile only if asked for."""
-        values = {name: value for name, value in asdict(self).items() if profile or name != "profile"}
+        left_out = ("kept",) if profile else ("kept", "profile")
+        values = {name: value for name, value in asdict(self).items() if name not in left_out}
         return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
 
 
@@ -159,12 +162,17 @@ class Recorder:
         self.summary.unchanged += len(files) - still_failed
 
     def record_missing(self, missing: Sequence[MissingFile]) -> None:
-        """What is named but cannot be read, and folders that cannot be listed, become failed rows."""
+        """What is named but cannot be read, and folders that cannot be listed, become failed rows.
+
+        A folder may be both: named by a manifest, and not to be listed. It has one row, as everything in the ledger.
+        """
+        missing = list({file.uri: file for file in missing}.values())
         rows = []
         for file in missing:
             known = self.known.get(file.uri)
             if known and known.status == schema.INDEXED:
-                continue  # what is in the index stays until --prune
+                self.summary.kept += not (self.run.prune and file.gone)
+                continue
             attempts = known.attempts + 1 if known else 1
             rows.append(empty_row(file.uri, attempts=attempts) | failure("read", "NotFound", file.reason))
         if rows:

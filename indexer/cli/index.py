@@ -89,8 +89,13 @@ def index(
 def report_run(summary: RunSummary, index: str, *, json: bool, profile: bool = False) -> int:
     """Prints what a run did, and returns the exit code for it."""
     _report(summary, json=json, profile=profile)
-    if summary.failed:
-        console.say(f"{summary.failed} videos failed: see `videobert failures {index}`")
+    if summary.failed > summary.kept:
+        console.say(f"{summary.failed - summary.kept} videos failed: see `videobert failures {index}`")
+    if summary.kept:
+        console.say(
+            f"{summary.kept} videos that the index holds cannot be read now, and stay in it as they were; "
+            "`--prune` removes what is gone"
+        )
     return console.EXIT_SOME_FAILED if summary.failed else console.EXIT_DONE
 
 

@@ -55,8 +55,8 @@ def failures(
     elif not rows:
         print("no failures")
     else:
-        cells = ([row["video"], row["stage"], row["message"], str(row["attempts"])] for row in rows)
-        console.print_table(["video", "stage", "reason", "attempts"], cells, right=["attempts"])
+        cells = ([row["video"], row["stage"], row["kind"], row["message"], str(row["attempts"])] for row in rows)
+        console.print_table(["video", "stage", "kind", "reason", "attempts"], cells, right=["attempts"])
 
 
 @app.command(epilog="Example: videobert verify my-index")

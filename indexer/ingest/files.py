@@ -48,6 +48,8 @@ def look_at(path: str) -> VideoFile | MissingFile:
     try:
         status = os.stat(path)
     except FileNotFoundError:
+        if os.path.islink(path):  # what it leads to may come back, with the disk that holds it
+            return MissingFile(uri=uri, reason="it is a link that leads nowhere")
         return MissingFile(uri=uri, reason="the file does not exist", gone=True)
     except (OSError, ValueError) as error:
         return MissingFile(uri=uri, reason=f"the file cannot be read: {getattr(error, 'strerror', None) or error}")
@@ -86,12 +88,24 @@ def video_of(where: ObjectPath) -> VideoFile:
 
 
 def is_gone(path: str) -> bool:
-    """Whether there is certainly nothing at a path or s3:// URI. An unreachable bucket tells nothing."""
+    """Whether there is certainly nothing at a path or s3:// URI. An unreachable bucket or folder tells nothing."""
     where = location(path)
-    if not isinstance(where, ObjectPath):
-        return not os.path.lexists(where)
-    found = _look_at_object(where)
-    return isinstance(found, MissingFile) and found.gone
+    if isinstance(where, ObjectPath):
+        found = _look_at_object(where)
+        return isinstance(found, MissingFile) and found.gone
+    try:
+        os.lstat(where)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def is_folder(path: str) -> bool:
+    """Whether a folder lies at a path or s3:// URI; not where it may not be looked at."""
+    where = location(path)
+    return where.is_dir() if isinstance(where, ObjectPath) else os.path.isdir(where)
 
 
 def version_of(path: str) -> tuple[object, ...] | None:

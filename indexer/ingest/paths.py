@@ -22,11 +22,15 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
 _CREDENTIALS = re.compile("//[^/]*@")
 
 
+def has_video_extension(name: str) -> bool:
+    """Whether a path or name ends in one of `VIDEO_EXTENSIONS`."""
+    return os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS
+
+
 def is_video_name(path: str) -> bool:
     """By extension; `.ts` is also TypeScript, so there the content has to look like an MPEG transport stream."""
-    extension = os.path.splitext(path)[1].lower()
-    if extension != ".ts":
-        return extension in VIDEO_EXTENSIONS
+    if os.path.splitext(path)[1].lower() != ".ts":
+        return has_video_extension(path)
     try:
         with open(path, "rb") as file:
             start = file.read(189)

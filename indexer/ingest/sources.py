@@ -11,7 +11,7 @@ from indexer.errors import SourceError
 from indexer.ingest.buckets import videos_below, videos_matching
 from indexer.ingest.files import MissingFile, VideoFile, look_at
 from indexer.ingest.manifests import is_manifest, read_manifest
-from indexer.ingest.paths import is_video_name, matches_glob, path_to_uri, source_path, uri_to_path
+from indexer.ingest.paths import has_video_extension, is_video_name, matches_glob, path_to_uri, source_path, uri_to_path
 from indexer.storage import ObjectPath, location
 
 
@@ -20,7 +20,8 @@ class Listing:
     """What the sources hold now, each list in order of `uri` and without duplicates.
 
     Attributes:
-        missing: entries of manifests that cannot be read; each should become a failed row of the ledger.
+        missing: what a manifest names, or a folder or glob holds under a video's name, and cannot be read; each should
+            become a failed row of the ledger.
         unlisted: folders within the sources that could not be listed; what they hold is not known.
         roots: paths of the folders that were listed with all below them, ending in "/".
         patterns: the globs, absolute.
@@ -121,21 +122,25 @@ class _Lister:
 
     def _add_folder(self, folder: str) -> None:
         num_others, others = 0, set()
-        num_before = len(self._files)
-        num_videos = 0
+        num_videos, unreadable = 0, list[MissingFile]()
         for entry in self._walk(folder):
-            if not is_video_name(entry.path):
-                num_others += 1
-                others.add(os.path.splitext(entry.name)[1] or "no extension")
-            elif isinstance(found := look_at(entry.path), VideoFile):
+            found = look_at(entry.path) if has_video_extension(entry.name) else None
+            if isinstance(found, VideoFile) and is_video_name(entry.path):
                 self._files[found.uri] = found
                 num_videos += 1
-        if not num_videos and len(self._files) == num_before:
-            raise SourceError(_nothing_in(folder, num_others, sorted(others), list(self._unlisted.values())))
+            elif isinstance(found, MissingFile):
+                unreadable += [] if found.gone else [found]  # deleted since the folder was read
+            else:
+                num_others += 1
+                others.add(os.path.splitext(entry.name)[1] or "no extension")
+        if not num_videos:
+            unlisted = [found for found in self._unlisted.values() if uri_to_path(found.uri).startswith(folder)]
+            raise SourceError(_nothing_in(folder, num_others, sorted(others), [*unreadable, *unlisted]))
+        self._add_files(unreadable)
         self._roots.append(folder.rstrip("/") + "/")
 
     def _walk(self, folder: str) -> Iterator[os.DirEntry[str]]:
-        """Files below a folder. Linked folders come last, so that a file reached both ways keeps its real path."""
+        """What is below a folder. Linked folders come last, so that a file reached both ways keeps its real path."""
         folders, linked = [folder], list[str]()
         seen: set[tuple[int, int]] = set()
         while folders or linked:
@@ -152,21 +157,23 @@ class _Lister:
                 self._unlisted[uri] = MissingFile(uri=uri, reason=reason)
                 continue
             for entry in sorted(visible, key=lambda entry: entry.name):
-                if entry.is_dir():
+                if _is_folder(entry):
                     (linked if entry.is_symlink() else folders).append(entry.path)
-                elif entry.is_file():
+                else:
                     yield entry
 
     def _add_glob(self, pattern: str) -> None:
         spelt_out = os.path.splitext(pattern)[1]
         any_name = bool(spelt_out) and not glob.has_magic(spelt_out)
-        paths = [path for path in glob.iglob(pattern, recursive=True) if os.path.isfile(path)]
-        found = [look_at(path) for path in paths if any_name or is_video_name(path)]
-        videos = [video for video in found if isinstance(video, VideoFile)]
+        paths = [path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path)]
+        found = [look_at(path) for path in paths if any_name or has_video_extension(path)]
+        videos = [video for video in found if isinstance(video, VideoFile) and (any_name or is_video_name(video.path))]
+        unreadable = [file for file in found if isinstance(file, MissingFile) and not file.gone]
         if not videos:
             held = f"matches {len(paths)} files, none with a video extension" if paths else "matches no file"
+            held = f"matches no video that can be read: {unreadable[0].reason}" if unreadable else held
             raise SourceError(f"the pattern {pattern!r} {held}; check it, or name a folder")
-        self._add_files(videos)
+        self._add_files([*videos, *unreadable])
         self._patterns.append(pattern)
 
     def _add_manifest(self, manifest: str) -> None:
@@ -174,9 +181,19 @@ class _Lister:
         self._add_files(look_at(source_path(entry, relative_to=folder)) for entry in read_manifest(manifest))
 
 
-def _nothing_in(folder: str, num_others: int, others: list[str], unlisted: list[MissingFile]) -> str:
-    if not num_others and unlisted:
-        return f"the folder {folder!r} holds no video that can be listed: {unlisted[0].reason}; check its permissions"
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Also a link that may not be followed, unless it has a video's name: what it leads to is not known."""
+    try:
+        return entry.is_dir()
+    except PermissionError:
+        return not has_video_extension(entry.name)
+    except OSError:  # a link to itself
+        return False
+
+
+def _nothing_in(folder: str, num_others: int, others: list[str], unreadable: list[MissingFile]) -> str:
+    if unreadable:
+        return f"the folder {folder!r} holds no video that can be read: {unreadable[0].reason}; check its permissions"
     if not num_others:
         return f"the folder {folder!r} is empty; name a folder that holds videos"
     kinds = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from indexer.errors import StorageError
 from indexer.ingest.paths import read_error
-from indexer.storage import location, names_beginning, open_binary
+from indexer.storage import is_object_uri, location, names_beginning, open_binary
 
 MAX_SUBTITLE_BYTES = 32 << 20
 _TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
@@ -63,7 +63,7 @@ def read_sidecar(video_path: str) -> list[Cue]:
     """
     try:
         path = find_sidecar(video_path)
-        if path is None:
+        if path is None or not (is_object_uri(path) or os.path.isfile(path)):  # a pipe would be waited for, for ever
             return []
         with open_binary(path) as file:
             return parse_subtitles(file.read(MAX_SUBTITLE_BYTES))

@@ -61,7 +61,7 @@ def open_delta(folder: Location, version: int | None = None) -> DeltaTable:
         StorageError: the bucket cannot be reached.
     """
     try:
-        return persistently(
+        table = persistently(
             lambda: DeltaTable(delta_uri(folder), version=version, storage_options=delta_storage(folder))
         )
     except TableNotFoundError as error:
@@ -72,17 +72,43 @@ def open_delta(folder: Location, version: int | None = None) -> DeltaTable:
         detail = detail_of(error, folder, limit=200)
         if isinstance(folder, ObjectPath) and is_unreachable(str(error)):
             raise StorageError(f"the log of table {str(folder)!r} cannot be read: {detail}") from None
-        raise IndexFormatError(f"the log of table {str(folder)!r} cannot be read: {detail}") from error
+        raise IndexFormatError(
+            f"the log of table {str(folder)!r} cannot be read: {detail}; restore it from a backup, or index again "
+            "into a new folder"
+        ) from error
+    _require_written(table, folder)
+    return table
 
 
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m|↳")  # Delta draws a tree of causes, in colours
+# Commits of some minutes: what a machine that lost power may not have had on its disk yet.
+_NEWEST_ENTRIES = 50
+
+
+def _require_written(table: DeltaTable, folder: Location) -> None:
+    """Delta takes an empty entry of its log for a commit of nothing, and would silently show an index without it."""
+    if isinstance(folder, ObjectPath):  # objects appear whole
+        return
+    version = table.version()
+    for number in range(version, max(-1, version - _NEWEST_ENTRIES), -1):
+        entry = folder / "_delta_log" / f"{number:020}.json"
+        with contextlib.suppress(OSError):  # gone: older than the newest checkpoint
+            if entry.stat().st_size == 0:
+                last = "delete it and all of a higher number there" if number < version else "delete it"
+                raise IndexFormatError(
+                    f"the log entry {str(entry)!r} is empty, as a machine that lost power leaves it: {last}, then run "
+                    "`videobert verify`, and `videobert index` for what is missing"
+                )
+
+
+# Delta draws a tree of causes, in colours, and adds where in its own code it happened.
+_DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳|\s+0: <unknown>.*", re.DOTALL)
 
 
 def detail_of(error: Exception, folder: Location, limit: int = 300) -> str:
     """What went wrong, in one line; of a bucket, never what a server said word for word."""
     if isinstance(folder, ObjectPath) and is_unreachable(str(error)):
         return explain(str(error), str(folder))
-    return " ".join(_COLOURS.sub("", str(error)).split())[:limit]
+    return " ".join(_DECORATION.sub("", str(error)).split())[:limit]
 
 
 # Without retries inside Delta, a commit succeeds only on exactly the version that was read.
@@ -177,6 +203,9 @@ def opened_parquet(file: str) -> Iterator[pq.ParquetFile]:
     try:
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(open_binary(where)) if isinstance(where, ObjectPath) else file
-            yield stack.enter_context(pq.ParquetFile(source))
+            yield stack.enter_context(pq.ParquetFile(source, page_checksum_verification=True))
     except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise IndexFormatError(f"the file {file!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        detail = " ".join(str(error).split())[:200].rstrip(".")
+        raise IndexFormatError(
+            f"the file {file!r} cannot be read: {detail}; restore it from a backup, or index again into a new folder"
+        ) from error

@@ -68,6 +68,7 @@ def write_segment_file(folder: Location, rows: pa.Table) -> SegmentFile:
                 compression="zstd",
                 use_dictionary=_DICTIONARY,
                 row_group_size=_ROWS_PER_GROUP,
+                write_page_checksum=True,
             )
             size = path.stat().st_size
     except OSError as error:

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from deltalake.exceptions import DeltaError
 
@@ -75,7 +76,8 @@ def maintenance_lock(index_path: Location) -> Iterator[None]:
         StorageError: it cannot be written.
     """
     lock = index_path / _LOCK
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
+    pid = os.getpid()
+    owner = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "id": uuid.uuid4().hex}
     try:
         if _is_stale(lock):
             lock.unlink(missing_ok=True)
@@ -100,9 +102,22 @@ def _is_stale(lock: Location) -> bool:
             return True
         owner = json.loads(lock.read_bytes())
         if owner["host"] == socket.gethostname():
+            if owner.get("started") not in (None, _started(owner["pid"])):
+                return True
             os.kill(owner["pid"], 0)
     except ProcessLookupError:
         return True
     except (FileNotFoundError, PermissionError, ValueError, KeyError, TypeError):
         pass  # not there, alive under another user, or not written to its end yet
     return False
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, as Linux counts it; None elsewhere, or if there is none.
+
+    Numbers of processes come again: in a container, where the first always has the same, after every crash.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from indexer import schema
 from indexer.errors import IndexDirectoryError
 from indexer.storage import Location
-from indexer.store.delta import open_delta
+from indexer.store.delta import open_delta, read_parquet_files
 from indexer.store.index import IndexStore
+from indexer.store.keywords import list_keyword_manifests
 from indexer.store.snapshot import Snapshot
 from indexer.store.vectors import list_manifests, open_vector_file
 
 _NORM_TOLERANCE = 1e-3
 _VECTORS_COMPARED = 256
+# Videos that are named, of each problem.
+_NAMED = 10
 
 
 def verify(store: IndexStore) -> list[str]:
@@ -31,6 +36,10 @@ def verify(store: IndexStore) -> list[str]:
         problems += _snapshot_problems(store.snapshot())
         problems += _vector_problems(store)
         problems += _keyword_problems(store)
+        problems += [
+            f"the manifest {_shown(path)} cannot be read: rebuild it with `videobert verify --repair`"
+            for path in _unread_manifests(store)
+        ]
     except IndexDirectoryError as error:
         problems.append(str(error))
     return problems
@@ -46,8 +55,11 @@ def repair_vectors(store: IndexStore) -> bool:
         IndexFormatError: the tables themselves are damaged; `verify` names what is wrong with them.
         StorageError: the files could not be written.
     """
+    unread = list(_unread_manifests(store))
+    for path in unread:
+        path.unlink(missing_ok=True)  # what it stood for goes with the next `compact`
     built = store.build_vectors(anew=any(True for _ in _vector_problems(store))) is not None
-    return store.build_keywords() or built
+    return store.build_keywords() or built or bool(unread)
 
 
 def _file_problems(store: IndexStore) -> Iterator[str]:
@@ -67,19 +79,35 @@ def _file_problems(store: IndexStore) -> Iterator[str]:
 
 def _snapshot_problems(snapshot: Snapshot) -> Iterator[str]:
     ids = snapshot.ledger.videos["video_id"].to_numpy()
-    if len(np.unique(ids)) != len(ids):
-        yield f"the ledger names {len(ids) - len(np.unique(ids))} videos more than once"
+    uris = snapshot.ledger.videos["uri"].to_pylist()
+    for uri in [uri for uri, count in Counter(uris).items() if count > 1][:_NAMED]:
+        yield f"the ledger names {uri!r} more than once: take it out with `videobert remove`, then index it again"
+    for uri, video_id in zip(uris, ids.tolist(), strict=True):
+        if schema.video_id(uri) != video_id:
+            yield f"the ledger is damaged: the name {uri!r} does not belong to its id; restore it from a backup"
     segment_ids = snapshot.rows.segment_ids
     if len(np.unique(segment_ids)) != len(segment_ids):
         yield f"{len(segment_ids) - len(np.unique(segment_ids))} moments are there more than once"
     found = np.bincount(snapshot.rows.video_rows, minlength=snapshot.videos.num_rows)
     expected = snapshot.videos["num_segments"].to_numpy()
-    for row in np.flatnonzero(found != expected)[:10]:
+    for row in np.flatnonzero(found != expected)[:_NAMED]:
         uri = snapshot.videos["uri"][int(row)].as_py()
-        yield f"the video {uri!r} has {found[row]} moments, the ledger says {expected[row]}: index it again"
+        yield (
+            f"the video {uri!r} has {found[row]} moments, the ledger says {expected[row]}: "
+            "take it out with `videobert remove`, then index it again"
+        )
     feature_bytes = 2 * int(np.prod(snapshot.config.feature_shape))
-    for _, table in snapshot.read_file_by_file(["embedding", "num_frames", "frame_features"]):
-        yield from _row_problems(table, snapshot.config.embedding_dim, feature_bytes)
+    rows, order = snapshot.rows, snapshot.file_order
+    starts = np.searchsorted(rows.file_numbers[order], np.arange(len(rows.files) + 1))
+    for number, file in enumerate(rows.files):
+        try:
+            table = read_parquet_files([file], schema.SEGMENTS)  # also the columns that no search would read
+        except IndexDirectoryError as error:
+            yield str(error)
+            continue
+        visible = rows.file_rows[order[starts[number] : starts[number + 1]]]
+        if len(visible):
+            yield from _row_problems(table.take(pa.array(visible)), snapshot.config.embedding_dim, feature_bytes)
 
 
 def _row_problems(table: pa.Table, dim: int, feature_bytes: int) -> Iterator[str]:
@@ -129,6 +157,16 @@ def _keyword_problems(store: IndexStore) -> Iterator[str]:
     """The newest keyword file is whole. Indexes of earlier versions have none, and need none."""
     for problem in store.snapshot().keywords.damaged:
         yield f"{problem}: rebuild it with `videobert verify --repair`"
+
+
+def _unread_manifests(store: IndexStore) -> Iterator[Location]:
+    """Manifests of vectors and keywords that a search passes over, because they are damaged or of another version."""
+    for folder, pattern, listed in (
+        (store.vectors_folder, "v*.json", list_manifests),
+        (store.keywords_folder, "k*.json", list_keyword_manifests),
+    ):
+        read = {manifest.name for manifest in listed(folder)}
+        yield from (path for path in folder.glob(pattern) if path.name.removesuffix(".json") not in read)
 
 
 def _shown(path: Location) -> str:

@@ -12,21 +12,31 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from indexer import schema
 from indexer.config import RunConfig, SamplingConfig
+from indexer.ingest import encode
 from indexer.pipeline import RunSummary, index_videos, retry_videos
 from indexer.ray_encoding import Attempts
+from indexer.refresh import refresh_index
+from indexer.store import vectors
 from indexer.store.compact import compact
 from indexer.store.delta import data_files, open_delta
 from indexer.store.index import IndexStore
+from indexer.store.keywords import list_keyword_manifests
+from indexer.store.vectors import list_manifests
 from indexer.store.verify import verify
+from model.checkpoint import save_checkpoint
+from model.config import preset
+from model.weights import pretrained_model
 
 ROOT = Path(__file__).parents[2]
 SEED = 20
@@ -93,16 +103,31 @@ def start_two_nodes():
     kill_at(where, "after", int(nth), kill_node)
     return cluster.address
 
+def cut_into_small_parts():
+    from indexer import parts
+    from indexer.ingest import encode
+    encode.MOMENTS_AT_ONCE = parts.MOMENTS_AT_ONCE = parts._MIN_PART_BYTES = 1
+
+def encode_parts_here():
+    from indexer import parts, pipeline
+    real = pipeline._encode_here
+    pipeline._encode_here = lambda items, settings: real(parts.cut_long_videos(items, 2, settings), settings)
+
 from indexer.config import RunConfig, SamplingConfig
 from indexer.pipeline import index_videos
+from indexer.store import vectors
 from indexer.store.compact import compact
 from indexer.store.index import IndexStore
 address = None
-if verb in ("actor", "poison"):
+if verb.startswith("parts"):
+    cut_into_small_parts()
+    encode_parts_here()
+if verb in ("actor", "parts-actor", "poison"):
     from indexer import ray_encoding
 
     class EncodingWorker(ray_encoding.EncodingWorker):
         def __init__(self, *arguments):
+            cut_into_small_parts() if verb == "parts-actor" else None
             die_over(where) if verb == "poison" else kill_at(where, when, int(nth), die_once)
             super().__init__(*arguments)
 
@@ -111,11 +136,16 @@ elif verb == "node":
     address = start_two_nodes()
 elif where:
     kill_at(where, when, int(nth), die_with_all)
+if verb == "ivf":
+    vectors.FLAT_UP_TO_BYTES = 0
 print("ready", flush=True)
 if verb == "compact":
     compact(IndexStore.open(index), older_than_hours=0)
+elif verb == "refresh":
+    from indexer.refresh import refresh_index
+    refresh_index(index, model=videos)
 else:
-    on_ray = verb in ("ray", "actor", "poison", "node")
+    on_ray = verb in ("ray", "actor", "parts-actor", "poison", "node")
     workers = 1 if verb == "ray" else None
     run = RunConfig(prune=True, commit_interval_s=0.001, num_workers=workers, address=address)
     index_videos([videos], index, model="tiny_test", sampling=SamplingConfig(), run=run, in_process=not on_ray)
@@ -125,8 +155,10 @@ else:
 class Kill(NamedTuple):
     """Which process dies where.
 
-    verb: "fresh" makes an index, "update" brings an older one up to date, "compact" compacts; "ray", "actor" and "node"
-        make one on Ray, where the driver, one worker or one of two nodes dies; "poison": each worker at one video.
+    verb: "fresh" makes an index, "ivf" one with a vector file as large collections have it, "parts" one of long videos
+        in parts; "update" brings an older one up to date, "compact" compacts, "refresh" puts another model over it;
+        "ray", "actor" and "node" make one on Ray, where the driver, one worker or one of two nodes dies, "parts-actor"
+        likewise in parts; "poison": each worker at one video.
     where, when, nth: before or after the n-th call of a function; for a node, so many seconds after it.
     """
 
@@ -145,6 +177,8 @@ SEGMENTS_COMMIT = "indexer.store.segments_table:SegmentsTable.add"
 LEDGER_COMMIT = "indexer.store.ledger:Ledger.commit"
 VECTOR_PART = "indexer.store.vector_writer:_checksum"
 VECTOR_MANIFEST = "indexer.store.vector_writer:write_whole"
+TUNING = "indexer.store.vector_writer:_tuned"
+KEYWORD_PART = "indexer.store.keywords:write_whole"
 
 
 def around(verb: str, where: str, times: int = 1) -> list[Kill]:
@@ -185,11 +219,35 @@ ACTOR_POINTS = [
     *around("actor", SEGMENT_FILE, 2),
     *(Kill("actor", PARQUET, nth=n) for n in (1, 2)),
 ]
+# Half of a large vector file (VECTOR_PART after 1: codes without vectors), one that is not tuned, half a keyword file.
+BUILDING_POINTS = [
+    *around("ivf", "indexer.store.vector_writer:_write_npy"),
+    *around("ivf", TUNING),
+    *(Kill("ivf", VECTOR_PART, nth=n) for n in (1, 2, 3)),
+    *around("ivf", VECTOR_MANIFEST),
+    *around("fresh", "indexer.store.keywords:_database"),
+    *(Kill("fresh", KEYWORD_PART, nth=n) for n in (1, 2, 3)),
+    Kill("update", "indexer.store.index:delete_other_keywords", "before"),
+]
+# Between the parts of a video, while they are joined, when all of it is to be committed.
+PART_POINTS = [
+    *(Kill("parts", "indexer.batches:BatchEncoder.encode", nth=n) for n in (1, 2, 3)),
+    *around("parts", "indexer.parts:_joined", 2),
+    *around("parts", LEDGER_COMMIT),
+]
+REFRESH_POINTS = [
+    Kill("refresh", "indexer.store.index:IndexStore.add_settings"),
+    *around("refresh", SEGMENTS_COMMIT),
+    *around("refresh", "indexer.store.ledger:Ledger.switch"),
+    Kill("refresh", VECTOR_PART, nth=2),
+    Kill("refresh", KEYWORD_PART, nth=1),
+]
 QUICK = [
     Kill("fresh", "indexer.store.ledger:Ledger.create"),
     Kill("fresh", PARQUET, nth=2),
     Kill("update", LEDGER_COMMIT, "before", 2),
     Kill("update", VECTOR_PART, nth=2),
+    Kill("ivf", TUNING, "before"),
 ]
 SLOW = random.Random(SEED).sample([point for point in POINTS if point not in QUICK], 30)
 ACTORS = random.Random(SEED).sample(ACTOR_POINTS, 7)
@@ -257,8 +315,10 @@ def visible(index: Path) -> list[dict[str, Any]]:
 
 
 def ledger(index: Path) -> list[dict[str, Any]]:
+    """Every row without what tells of the run; parts of a video decode some frames twice."""
     rows = IndexStore.open(index).ledger.snapshot().videos.sort_by("uri").to_pylist()
-    return [{**row, "batch_id": "", "indexed_at": None} for row in rows]
+    cost = dict.fromkeys(("indexed_at", "sampling_plan", "num_coded", "num_decoded"))
+    return [{**row, "batch_id": "", **cost} for row in rows]
 
 
 def assert_as_if_nothing_had_happened(collection: SimpleNamespace, index: Path) -> None:
@@ -281,13 +341,15 @@ def assert_nothing_left_over(index: Path) -> None:
     for folder in (index / "segments", index / "videos"):
         on_disk = {str(path) for path in folder.iterdir() if path.is_file()}
         assert on_disk == set(data_files(open_delta(folder), folder))
-    stems = {path.name.split(".")[0] for path in (index / "vectors").iterdir()}
-    assert len(list((index / "vectors").iterdir())) == 3 * len(stems)
+    for folder, manifests in (("vectors", list_manifests), ("keywords", list_keyword_manifests)):
+        listed = list(manifests(index / folder))
+        named = {f"{manifest.name}{suffix}" for manifest in listed for suffix in (".json", *manifest.sha256)}
+        assert {path.name for path in (index / folder).iterdir()} == named
     assert {path.name for path in index.iterdir()} == {"index.json", "keywords", "segments", "vectors", "videos"}
 
 
 def run_and_die(kill: Kill, collection: SimpleNamespace, index: Path) -> None:
-    if kill.verb != "fresh":
+    if kill.verb in ("update", "compact"):
         shutil.copytree(collection.earlier, index)
     if kill.verb == "compact":
         bring_up_to_date(collection.videos, index)
@@ -309,6 +371,75 @@ def test_killed_run_leaves_no_trace_after_the_next_at_many_points(
 ) -> None:
     run_and_die(kill, collection, index)
     assert_as_if_nothing_had_happened(collection, index)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [point for point in BUILDING_POINTS if point not in QUICK], ids=str)
+def test_run_killed_over_vectors_or_keywords_leaves_no_trace_after_the_next(
+    kill: Kill, collection: SimpleNamespace, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_and_die(kill, collection, index)
+    if kill.verb == "ivf":
+        monkeypatch.setattr(vectors, "FLAT_UP_TO_BYTES", 0)
+    assert_as_if_nothing_had_happened(collection, index)
+    kind = IndexStore.open(index).snapshot().coverage.kind
+    assert kind == (vectors.IVF if kill.verb == "ivf" else vectors.FLAT)
+
+
+@pytest.fixture
+def in_parts(collection: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The same videos, and an index of them made with groups of one moment, as their parts are."""
+    monkeypatch.setattr(encode, "MOMENTS_AT_ONCE", 1)
+    bring_up_to_date(collection.videos, tmp_path / "whole")
+    return SimpleNamespace(videos=collection.videos, undisturbed=tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", PART_POINTS, ids=str)
+def test_run_killed_over_parts_of_a_video_leaves_no_trace_after_the_next(
+    kill: Kill, in_parts: SimpleNamespace, index: Path
+) -> None:
+    run_and_die(kill, in_parts, index)
+    assert_as_if_nothing_had_happened(in_parts, index)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", REFRESH_POINTS, ids=str)
+def test_refresh_that_is_killed_leaves_no_trace_after_the_next(
+    kill: Kill, collection: SimpleNamespace, index: Path, tmp_path: Path
+) -> None:
+    model = str(tmp_path / "other.safetensors")
+    config = replace(preset("tiny_test"), trained=("gate",))
+    other = pretrained_model(config, {})
+    other.gate.data.fill_(0.5)
+    save_checkpoint(other, config, {}, Path(model))
+    shutil.copytree(collection.undisturbed, index)
+    shutil.copytree(collection.undisturbed, tmp_path / "refreshed")
+    refresh_index(tmp_path / "refreshed", model=model)
+    process = start(kill, Path(model), index)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, f"{kill} was never reached"
+    assert_near(visible(index), visible(tmp_path / "refreshed"), visible(collection.undisturbed))
+    refresh_index(index, model=model)
+    assert_near(visible(index), visible(tmp_path / "refreshed"))
+    assert ledger(index) == ledger(tmp_path / "refreshed")
+    compact(IndexStore.open(index), older_than_hours=0)
+    assert_near(visible(index), visible(tmp_path / "refreshed"))
+    assert verify(IndexStore.open(index)) == []
+
+
+def assert_near(rows: list[dict[str, Any]], *allowed: list[dict[str, Any]]) -> None:
+    """The rows are those of one of several indexes: vectors and scores within the tolerance of arithmetic."""
+
+    def split(found: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], np.ndarray]:
+        numbers = [[*row["embedding"], *(label["score"] for label in row["labels"])] for row in found]
+        names = [[label["label"] for label in row["labels"]] for row in found]
+        same = [{**row, "embedding": None, "labels": kept} for row, kept in zip(found, names, strict=True)]
+        return same, np.array([number for row in numbers for number in row])
+
+    same, numbers = split(rows)
+    candidates = [split(other) for other in allowed]
+    assert any(same == s and np.allclose(numbers, n, atol=1e-5) for s, n in candidates)
 
 
 @pytest.mark.slow
@@ -370,6 +501,26 @@ def test_run_survives_the_death_of_a_worker_or_a_node(
         assert process.returncode == 0
         assert visible(index) == visible(collection.undisturbed)
         assert_as_if_nothing_had_happened(collection, index)
+    finally:
+        end_processes_of(ray_folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("nth", [1, 2])
+def test_run_survives_the_death_of_a_worker_over_one_part_of_a_video(
+    nth: int, in_parts: SimpleNamespace, index: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The part is encoded again by another worker, while those that are done wait."""
+    ray_folder = tmp_path_factory.mktemp("r")
+    kill = Kill("parts-actor", SEGMENT_FILE, "after", nth)
+    process = start(kill, in_parts.videos, index, RAY_TMPDIR=str(ray_folder), RAY_AUTH_MODE="disabled")
+    try:
+        process.communicate(timeout=300)
+        assert Path(f"{index}.killed").exists(), f"{kill} was never reached"
+        assert process.returncode == 0
+        assert visible(index) == visible(in_parts.undisturbed)
+        assert_as_if_nothing_had_happened(in_parts, index)
     finally:
         end_processes_of(ray_folder)
 

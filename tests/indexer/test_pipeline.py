@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 from indexer import pipeline, schema
 from indexer.config import RunConfig, SamplingConfig
 from indexer.errors import IndexSettingsError, SourceError, StorageError, WorkerError
-from indexer.pipeline import index_videos
+from indexer.pipeline import index_videos, retry_videos
 from indexer.store.index import IndexStore
 from indexer.store.verify import verify
 from model.errors import WeightsDamagedError
@@ -170,6 +171,48 @@ def test_manifest_lines_without_a_file_become_failures(videos, run_index, tmp_pa
     run = run_index(manifest)
     assert (run.indexed, run.failed) == (1, 1)
     assert ledger(tmp_path / "index")["nowhere.mp4"]["error_stage"] == "read"
+
+
+def test_folder_that_is_named_by_a_manifest_and_cannot_be_listed_is_one_failure(
+    videos, run_index, tmp_path, monkeypatch
+):
+    manifest = tmp_path / "list.txt"
+    manifest.write_text("videos/sub\n")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for attempt in (1, 2):
+        run = run_index(videos, manifest)
+        assert (run.indexed + run.unchanged, run.failed) == (2, 1)
+        rows = ledger(tmp_path / "index")
+        assert len(rows) == 3
+        assert (rows["sub"]["attempts"], rows["sub"]["num_segments"]) == (attempt, 0)
+        assert "cannot be listed" in rows["sub"]["error_message"]
+    assert verify(IndexStore.open(tmp_path / "index")) == []
+
+
+def test_retry_goes_on_past_what_may_not_be_looked_at(videos, run_index, tmp_path, monkeypatch):
+    """As in a folder that this user may not enter."""
+    for name in ("x.mp4", "y.mp4"):
+        (videos / name).write_text("no video")
+    run_index(videos)
+    real = os.stat
+
+    def stat(path, *arguments, **options):
+        if str(path).endswith("x.mp4"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert retry_videos(tmp_path / "index", run=RunConfig(), in_process=True).failed == 2
+    rows = ledger(tmp_path / "index")
+    assert [rows[name]["attempts"] for name in ("x.mp4", "y.mp4")] == [2, 2]
+    assert rows["x.mp4"]["error_message"] == "the file cannot be read: Permission denied"
 
 
 def test_settings_of_the_index_are_kept(videos, run_index, rows_of):

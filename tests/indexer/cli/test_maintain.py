@@ -88,6 +88,22 @@ def test_retry_marks_a_failed_file_that_has_gone_since(videobert, videos, tmp_pa
     assert ledger(index)["bad.mp4"]["error_kind"] == "NotFound"
 
 
+def test_video_of_the_index_that_cannot_be_read_now_is_told_and_stays(videobert, videos, tmp_path):
+    (videos / "list.txt").write_text("a.mp4\nb.mkv\n")
+    arguments = ("index", videos / "list.txt", "--into", tmp_path / "i", "--model", "tiny_test")
+    videobert(*arguments)
+    (videos / "a.mp4").unlink()
+    code, _, err = videobert(*arguments)
+    assert code == 3
+    assert "1 videos that the index holds cannot be read now, and stay in it as they were" in err
+    assert "videos failed" not in err, "there is nothing of it among the failures"
+    assert videobert("failures", tmp_path / "i")[1] == "no failures\n"
+    code, _, err = videobert(*arguments, "--prune")
+    assert code == 3
+    assert "stay in it" not in err
+    assert json.loads(videobert("info", tmp_path / "i", "--json")[1])["videos"] == 1
+
+
 def test_retry_refuses_a_stage_that_there_is_not(videobert, indexed):
     code, _, err = videobert("retry", indexed, "--stage", "dancing")
     assert code == 2

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from indexer.errors import SourceError, VideoError
-from indexer.ingest.files import MissingFile, VideoFile, fingerprint_file
+from indexer.ingest.files import MissingFile, VideoFile, fingerprint_file, is_gone
 from indexer.ingest.paths import uri_to_path
 from indexer.ingest.plan import KnownVideo, diff
 from indexer.ingest.sources import Listing, list_videos
@@ -63,9 +67,76 @@ def test_links_are_followed_and_loops_end(tree, tmp_path_factory):
     (folder / "linked").symlink_to(elsewhere)
     (folder / "a_loop").symlink_to(folder)
     (folder / "sub" / "up").symlink_to("..")
+    (folder / "itself").symlink_to("itself")
+
+    listing = list_videos([str(folder)])
+
+    assert names(listing, folder) == ["a.mp4", "file.mp4", "linked/c.mp4", "sub/b.mp4"]
+    assert (listing.missing, listing.unlisted) == ([], [])
+
+
+@pytest.mark.parametrize("as_glob", [False, True])
+def test_what_has_the_name_of_a_video_and_is_none_is_told(tree, as_glob):
+    """A link that leads nowhere may lead somewhere again, so its video is not taken for gone."""
+    folder = tree("a.mp4", "notes.txt")
+    (folder / "dangling.mp4").symlink_to("nowhere")
+    (folder / "loop.mp4").symlink_to("loop.mp4")
+    (folder / "dangling.txt").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.ts")
+    (folder / "folder.mp4").mkdir()
+
+    listing = list_videos([f"{folder}/*" if as_glob else str(folder)])
+
+    assert names(listing, folder) == ["a.mp4"]
+    assert {(Path(missing.uri).name, missing.reason, missing.gone) for missing in listing.missing} == {
+        ("dangling.mp4", "it is a link that leads nowhere", False),
+        ("loop.mp4", "the file cannot be read: Too many levels of symbolic links", False),
+        ("pipe.ts", "it is not a regular file", False),
+    }
+    assert not is_gone(str(folder / "dangling.mp4"))
+
+
+def test_folder_of_nothing_but_broken_links_is_an_error(tree):
+    folder = tree("notes.txt")
     (folder / "dangling.mp4").symlink_to("nowhere")
 
-    assert names(list_videos([str(folder)]), folder) == ["a.mp4", "file.mp4", "linked/c.mp4", "sub/b.mp4"]
+    with pytest.raises(SourceError, match="no video that can be read: it is a link that leads nowhere"):
+        list_videos([str(folder)])
+
+
+def test_links_that_may_not_be_followed_do_not_end_the_listing(tree, monkeypatch):
+    """As another user than root meets them: the kernel refuses to look at what they lead to."""
+    folder = tree("a.mp4", "locked/b.mp4", "locked/more/c.mp4")
+    (folder / "b.mp4").symlink_to("locked/b.mp4")
+    (folder / "more").symlink_to("locked/more")
+    real_stat, real_scandir = os.stat, os.scandir
+
+    def refuse(path):
+        if Path(path).name in ("b.mp4", "more", "locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def stat(path, **options):
+        refuse(path)
+        return real_stat(path, **options)
+
+    class Entry(SimpleNamespace):
+        def is_dir(self):
+            refuse(self.path) if self.is_symlink() else None
+            return os.path.isdir(self.path) if self.is_symlink() else self.entry.is_dir()
+
+    @contextlib.contextmanager
+    def scandir(path):
+        refuse(path)
+        with real_scandir(path) as entries:
+            yield [Entry(name=e.name, path=e.path, is_symlink=e.is_symlink, entry=e) for e in entries]
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "scandir", scandir)
+    listing = list_videos([str(folder)])
+
+    assert names(listing, folder) == ["a.mp4"]
+    assert [Path(missing.uri).name for missing in listing.missing] == ["b.mp4"]
+    assert [Path(missing.uri).name for missing in listing.unlisted] == ["locked", "more"]
 
 
 def test_file_named_directly_counts_whatever_its_extension(tree):
@@ -157,7 +228,10 @@ def test_pipe_is_not_opened(tree):
     folder = tree("a.mp4")
     os.mkfifo(folder / "b.mp4")
 
-    assert names(list_videos([str(folder)]), folder) == ["a.mp4"]
+    listing = list_videos([str(folder)])
+
+    assert names(listing, folder) == ["a.mp4"]
+    assert [missing.reason for missing in listing.missing] == ["it is not a regular file"]
     with pytest.raises(SourceError, match="regular file"):
         list_videos([str(folder / "b.mp4")])
 

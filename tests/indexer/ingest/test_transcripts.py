@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +119,13 @@ def test_sidecar_is_read(tmp_path):
 def test_no_sidecar_gives_no_cues(tmp_path):
     assert read_sidecar(str(tmp_path / "film.mp4")) == []
     assert read_sidecar(str(tmp_path / "none" / "film.mp4")) == []
+
+
+@pytest.mark.timeout(30)
+def test_pipe_is_no_subtitle_file(tmp_path):
+    os.mkfifo(tmp_path / "film.srt")
+
+    assert read_sidecar(str(tmp_path / "film.mp4")) == []
 
 
 def test_text_between_takes_what_overlaps():

@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from indexer.errors import IndexDirectoryError, IndexFormatError, UsageError
 from indexer.store.compact import compact
 from indexer.store.delta import data_files, open_delta
 from indexer.store.index import IndexStore
+from indexer.store.sweep import maintenance_lock
 from indexer.store.vectors import list_manifests
 from indexer.store.verify import repair_vectors, verify
 
@@ -253,6 +255,28 @@ def test_a_lock_of_a_dead_process_or_of_long_ago_is_taken_over(many):
     assert not (many.store.path / ".compact.lock").exists()
 
 
+DIES_LOCKED = """
+import os, signal, sys
+from pathlib import Path
+from indexer.store.sweep import maintenance_lock
+with maintenance_lock(Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says when a process began")
+def test_a_lock_of_a_dead_process_whose_number_another_has_now_is_taken_over(many):
+    """In a container the process that is started after a crash often has the number of the one that died."""
+    subprocess.run([sys.executable, "-c", DIES_LOCKED, many.store.path], check=False)
+    lock = many.store.path / ".compact.lock"
+    owner = json.loads(lock.read_text())
+    lock.write_text(json.dumps(owner | {"pid": os.getpid()}))
+    with maintenance_lock(many.store.path):
+        assert json.loads(lock.read_text())["pid"] == os.getpid() != owner["pid"]
+        with pytest.raises(IndexDirectoryError, match="is being compacted"), maintenance_lock(many.store.path):
+            pass
+
+
 def test_a_full_disk_leaves_the_index_as_it_was(many, monkeypatch):
     before, files = visible(many.store), files_on_disk(many.store)
     real, calls = indexer.store.compact.write_segment_file, []
@@ -320,7 +344,17 @@ def lose(store):
         path.unlink()
 
 
-@pytest.mark.parametrize("harm", [damage, exchange, lose])
+def empty_manifest(store):
+    (manifest,) = store.vectors_folder.glob("*.json")
+    manifest.write_bytes(b"")
+
+
+def garble_keyword_manifest(store):
+    (manifest,) = store.keywords_folder.glob("*.json")
+    manifest.write_text(manifest.read_text().replace("num_rows", "nun_rows"))
+
+
+@pytest.mark.parametrize("harm", [damage, exchange, lose, empty_manifest, garble_keyword_manifest])
 def test_repair_rebuilds_vectors(many, harm):
     harm(many.store)
     assert verify(many.store)

@@ -1,8 +1,12 @@
 import dataclasses
 import json
+import random
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from indexer import schema
 from indexer.config import SamplingConfig
 from indexer.errors import IndexFormatError, IndexNotFoundError, IndexSettingsError, StorageError
 from indexer.store.index import IndexStore
@@ -104,10 +108,6 @@ def test_verify_finds_a_missing_and_a_cut_file(maker):
 
 
 def test_verify_finds_moments_that_the_ledger_does_not_know_of(maker, row_of):
-    import pyarrow as pa
-
-    from indexer import schema
-
     maker.store.build_vectors()
     maker.store.ledger.commit(pa.Table.from_pylist([row_of("/v/a.mp4", num_segments=5)], schema=schema.VIDEOS))
     assert any("the ledger says 5" in line for line in verify(maker.store))
@@ -120,3 +120,65 @@ def test_verify_finds_damaged_and_foreign_vectors(maker):
     values["sha256"][".faiss"] = "0" * 64
     path.write_text(json.dumps(values))
     assert any("damaged" in line for line in verify(maker.store))
+
+
+def rows_of(store):
+    snapshot = IndexStore.open(store.path).snapshot()
+    rows = snapshot.read(range(snapshot.num_segments), schema.SEGMENTS.names).to_pylist()
+    return sorted(rows, key=lambda row: row["segment_id"])
+
+
+def test_flipped_bits_in_moments_are_noticed_or_change_nothing(maker):
+    """Vectors and pictures do not compress: without checksums a flipped bit would be just another value."""
+    maker.store.build_vectors()
+    before = rows_of(maker.store)
+    file = Path(maker.store.segments.files()[0])
+    data = file.read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    drawn, noticed = random.Random(1), 0
+    for _ in range(60):
+        damaged = bytearray(data)
+        damaged[drawn.randrange(4, footer)] ^= 1 << drawn.randrange(8)
+        file.write_bytes(damaged)
+        problems = verify(IndexStore.open(maker.store.path))
+        noticed += bool(problems)
+        assert all("\n" not in line for line in problems)
+        if problems:
+            with pytest.raises(IndexFormatError, match="cannot be read"):
+                rows_of(maker.store)
+        else:
+            assert rows_of(maker.store) == before, "a part of a page's header that nothing depends on"
+    assert noticed > 20
+
+
+def test_damaged_log_entry_is_one_line_that_says_what_to_do(maker):
+    newest = max((maker.store.path / "segments" / "_delta_log").glob("*.json"))
+    newest.write_bytes(newest.read_bytes()[:100])
+    with pytest.raises(IndexFormatError, match=r"cannot be read: .*; restore it from a backup") as caught:
+        IndexStore.open(maker.store.path).snapshot()
+    assert "unknown" not in str(caught.value)
+    assert verify(IndexStore.open(maker.store.path)) == [str(caught.value)]
+
+
+@pytest.mark.parametrize("table", ["videos", "segments"])
+def test_empty_log_entry_is_no_commit_of_nothing(maker, table):
+    """A machine that loses power may leave one; Delta would show the index without that commit."""
+    log = maker.store.path / table / "_delta_log"
+    newest = max(log.glob("*.json"))
+    entry = newest.read_bytes()
+    newest.write_bytes(b"")
+    with pytest.raises(IndexFormatError, match=f"{newest.name}' is empty, .*: delete it"):
+        IndexStore.open(maker.store.path).snapshot()
+    newest.with_name("00000000000000000003.json").write_bytes(entry)
+    with pytest.raises(IndexFormatError, match="delete it and all of a higher number"):
+        IndexStore.open(maker.store.path).snapshot()
+
+
+def test_verify_finds_a_video_that_is_there_twice_and_one_under_a_foreign_id(maker, row_of):
+    twice = pa.Table.from_pylist([row_of("/v/d.mp4", num_segments=0)] * 2, schema=schema.VIDEOS)
+    maker.store.ledger.commit(twice)
+    assert any("'/v/d.mp4' more than once: take it out" in line for line in verify(maker.store))
+    maker.remove("/v/d.mp4")
+    foreign = row_of("/v/d.mp4", num_segments=0, video_id=schema.video_id("/v/e.mp4"))
+    maker.store.ledger.commit(pa.Table.from_pylist([foreign], schema=schema.VIDEOS))
+    assert any("'/v/d.mp4' does not belong to its id" in line for line in verify(maker.store))
