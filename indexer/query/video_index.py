@@ -291,6 +291,14 @@ class VideoIndex:
         uri = self._snapshot.videos["uri"][int(rows.video_rows[row])].as_py()
         return uri, float(rows.start_s[row]), float(rows.end_s[row])
 
+    def batch_of(self, segment_id: int) -> str:
+        """The batch that a moment was written with: another one once its video has been indexed again.
+
+        Raises:
+            UsageError: there is no such moment.
+        """
+        return self._snapshot.rows.batch_ids[self._row(segment_id)].as_py()
+
     def sql(self, query: str) -> SqlResult:
         """Answers one SELECT of DuckDB's SQL over the tables `moments` and `videos`: see `indexer.query.sql`.
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import Body, FastAPI, Path, Query, Response
+from fastapi import Body, FastAPI, Path, Query, Request, Response
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from indexer import __version__
@@ -17,6 +17,7 @@ from indexer.serve.docs_page import docs_page
 from indexer.serve.guard import Guard, JsonAnswer, answer_errors, error_answer
 from indexer.serve.metrics import CONTENT_TYPE, Metrics
 from indexer.serve.questions import ClassifyParameters, SearchParameters
+from indexer.serve.ranges import ranged_answer
 from indexer.serve.service import Service
 
 SegmentId = Annotated[int, Path(ge=0, le=2**63 - 1, description="`segment_id` of a result.")]
@@ -115,6 +116,7 @@ def _clip_address(moment: Moment) -> str:
 def _add_moments(app: FastAPI, service: Service) -> None:
     jpeg: dict[str, Any] = {"content": {"image/jpeg": {}}, "description": "The picture"}
     mp4: dict[str, Any] = {"content": {"video/mp4": {}}, "description": "The clip"}
+    part: dict[str, Any] = {"content": {"video/mp4": {}}, "description": "The part of it that a Range header names"}
 
     @app.get(
         "/moments/{segment_id}/thumbnail.jpg",
@@ -128,20 +130,23 @@ def _add_moments(app: FastAPI, service: Service) -> None:
             return error_answer(404, f"the moment {segment_id} has no picture")
         return Response(picture, media_type="image/jpeg", headers=_KEEP_FOR_A_WHILE)
 
+    @app.head("/moments/{segment_id}/clip.mp4", include_in_schema=False)
     @app.get(
         "/moments/{segment_id}/clip.mp4",
         summary="A moment as a short clip",
         response_class=Response,
         responses={
             200: mp4,
+            206: part,
+            416: {"description": "It is not as long as that"},
             422: {"model": answers.ErrorAnswer, "description": "The video cannot be read any more"},
             **_OF_A_MOMENT,
             **_ERRORS,
         },
     )
-    async def clip(segment_id: SegmentId, start_s: Second = None, end_s: Second = None) -> Response:
-        data = await service.clip(segment_id, start_s, end_s)
-        return Response(data, media_type="video/mp4", headers=_KEEP_FOR_A_WHILE)
+    async def clip(request: Request, segment_id: SegmentId, start_s: Second = None, end_s: Second = None) -> Response:
+        data, tag = await service.clip(segment_id, start_s, end_s)
+        return ranged_answer(data, tag, request.headers, "video/mp4", _KEEP_FOR_A_WHILE)
 
 
 def _add_facts(app: FastAPI, service: Service, metrics: Metrics) -> None:
