@@ -204,6 +204,7 @@ class Probe(nn.Module):
         head = FusionTower(replace(config, fusion=replace(config.fusion, init_seed=seed))).frame_head
         assert head is not None
         self.head, self.adapter = head, QueryAdapter(config.embedding_dim, config.text.adapter_width)
+        self.adapter.initialise()
 
     def videos(self, examples: Examples, rows: Tensor, version: Tensor) -> Tensor:
         """Photographs as videos of one frame, as `VideoBert.fuse`: [B, E]."""

@@ -91,8 +91,6 @@ def load_checkpoint(module: nn.Module, config: VideoBertConfig, path: Path, pref
     import torch
     from safetensors import safe_open
 
-    from model.int8 import dequantize_rows
-
     shapes = {name: shape for name, shape in read_header(path).shapes.items() if name.startswith(prefix)}
     weights = trained_weights(module, config, prefix)
     _check_names(path, expected=set(weights), found=set(shapes))
@@ -102,7 +100,7 @@ def load_checkpoint(module: nn.Module, config: VideoBertConfig, path: Path, pref
     with safe_open(path, framework="pt") as file, torch.no_grad():
         for name, weight in weights.items():
             stored = file.get_tensor(name)
-            weight.copy_(dequantize_rows(stored, _scales(path, file, name)) if stored.dtype == torch.int8 else stored)
+            weight.copy_(_dequantized(path, file, name, stored) if stored.dtype == torch.int8 else stored)
 
 
 def _stored(name: str, weight: Tensor, config: VideoBertConfig) -> dict[str, Tensor]:
@@ -116,11 +114,12 @@ def _stored(name: str, weight: Tensor, config: VideoBertConfig) -> dict[str, Ten
     return {name: (weight.float() if is_statistic else weight.half()).contiguous()}
 
 
-def _scales(path: Path, file: Any, name: str) -> Tensor:
+def _dequantized(path: Path, file: Any, name: str, codes: Tensor) -> Tensor:
+    from model.int8 import dequantize_rows
+
     if name + _SCALES not in file.keys():  # noqa: SIM118 - it is no dictionary
         raise WeightsDamagedError(f"{path}: {name} is int8, and its scales are missing; write the checkpoint again")
-    scales: Tensor = file.get_tensor(name + _SCALES)
-    return scales
+    return dequantize_rows(codes, file.get_tensor(name + _SCALES))
 
 
 def trained_weights(module: nn.Module, config: VideoBertConfig, prefix: str = "") -> dict[str, Tensor]:

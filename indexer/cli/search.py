@@ -11,6 +11,7 @@ import typer
 
 from indexer.cli import console, filter_options
 from indexer.cli.app import app
+from indexer.cli.pandas_free import leave_pandas_out
 from indexer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def search(
     json: bool = console.JsonOption,
 ) -> None:
     """Find the moments that fit a text best. "Quoted words" must have been said, -word excludes, begin* is a prefix."""
+    leave_pandas_out()
     from indexer.query.diversity import Diversity
     from indexer.query.filters import Filters
     from indexer.query.inputs import check_k, check_query
@@ -116,6 +118,7 @@ def classify(
     json: bool = console.JsonOption,
 ) -> None:
     """Score every moment against any list of labels, without training; none of these is a possible answer."""
+    leave_pandas_out()
     if (labels is None) == (head is None):
         raise UsageError('give either --labels "cooking,surfing" or --head FILE')
     classified = _by_head(target, head, model) if head is not None else _by_labels(target, labels or "", model)

@@ -130,7 +130,7 @@ class Searcher:
     def _details(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
         """What is shown of each segment; `words` is its text for snippets."""
         unique = sorted(set(rows))
-        table = self._snapshot.read(unique, ["segment_id", "labels", "transcript"])
+        table = self._snapshot.read(unique, ["labels", "transcript"], keep=True)
         videos = self._snapshot.videos.select(["uri", "title"]).take(self._snapshot.rows.video_rows[unique])
         uris = videos["uri"].to_pylist()
         words = moment_texts(table, uris, videos["title"].to_pylist())
@@ -165,7 +165,7 @@ class Searcher:
             confidence=sure,
             labels=[Label(**label) for label in detail["labels"] or []],
             transcript=detail["transcript"],
-            segment_id=detail["segment_id"],
+            segment_id=int(self._snapshot.rows.segment_ids[shown.moment.best.row]),
             snippet=snippet,
             num_alike=len(shown.alike),
             alike=[self._alike(moment) for moment in shown.alike[:MAX_ALIKE_NAMED]],

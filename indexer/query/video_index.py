@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,23 +12,25 @@ import pyarrow.compute as pc
 from indexer.errors import IndexSettingsError, UnknownMomentError, UsageError
 from indexer.ingest.paths import uri_to_path
 from indexer.query.calibration import Calibration
-from indexer.query.clips import make_clip
 from indexer.query.diversity import Diversity
 from indexer.query.filters import Filters
 from indexer.query.inputs import check_k, check_labels, check_query
-from indexer.query.labels import LabelScorer
 from indexer.query.results import Classification, SearchResult
 from indexer.query.search import Searcher
-from indexer.query.single_video import encode_example
-from indexer.query.sql import SqlResult, run_sql
 from indexer.query.syntax import ParsedQuery, parse_query
-from indexer.query.zero_shot import classify_moments, moments_in_order, score_moments
 from indexer.storage import Location
 from indexer.store.index import IndexStore
 from indexer.store.moment_vectors import Coverage
 from indexer.store.snapshot import Snapshot
 from model.errors import ModelError
 from model.weights import load_text_encoder, model_facts
+
+if TYPE_CHECKING:
+    from indexer.query.labels import LabelScorer
+    from indexer.query.sql import SqlResult
+
+# What only some questions need is imported where they are answered: a search on the command line should not wait for
+# FFmpeg, DuckDB and the classes of ImageNet.
 
 
 class VideoIndex:
@@ -209,6 +211,8 @@ class VideoIndex:
             allowed[row] = False
             vector = self._snapshot.vectors_of(np.array([row]))[0]
         else:
+            from indexer.query.single_video import encode_example
+
             self._require_model()
             vector = encode_example(example, self.model, self._snapshot.config.sampling)
         searcher = Searcher(self._snapshot, self._example_calibration, allowed, diversity)
@@ -233,6 +237,8 @@ class VideoIndex:
             UsageError: no label is left, there are too many, or a filter fits nothing here.
             IndexSettingsError: the installed model is not the one that the index was made with.
         """
+        from indexer.query.zero_shot import classify_moments, moments_in_order
+
         names = check_labels(labels)
         order = moments_in_order(self._snapshot, self._allowed(where) if self.num_segments else None)
         chosen = order[start : None if limit is None else start + limit]
@@ -240,6 +246,8 @@ class VideoIndex:
         return classify_moments(self._snapshot, names, scorer, chosen, num_moments=len(order))
 
     def _label_scorer(self, labels: Sequence[str]) -> LabelScorer:
+        from indexer.query.labels import LabelScorer
+
         config = self._snapshot.config
         return LabelScorer(labels, self._text_encoder, config.model, config.model_fingerprint)
 
@@ -249,6 +257,8 @@ class VideoIndex:
         Args:
             labels: L labels, checked.
         """
+        from indexer.query.zero_shot import score_moments
+
         return score_moments(self._snapshot, self._label_scorer(labels))
 
     def thumbnail(self, segment_id: int) -> bytes | None:
@@ -266,6 +276,8 @@ class VideoIndex:
             UsageError: the video is not in the index, or the span is empty.
             VideoError: its file cannot be read any more.
         """
+        from indexer.query.clips import make_clip
+
         self.video_facts(uri)
         return make_clip(uri_to_path(uri), start_s, end_s)
 
@@ -279,12 +291,22 @@ class VideoIndex:
         uri = self._snapshot.videos["uri"][int(rows.video_rows[row])].as_py()
         return uri, float(rows.start_s[row]), float(rows.end_s[row])
 
+    def batch_of(self, segment_id: int) -> str:
+        """The batch that a moment was written with: another one once its video has been indexed again.
+
+        Raises:
+            UsageError: there is no such moment.
+        """
+        return self._snapshot.rows.batch_ids[self._row(segment_id)].as_py()
+
     def sql(self, query: str) -> SqlResult:
         """Answers one SELECT of DuckDB's SQL over the tables `moments` and `videos`: see `indexer.query.sql`.
 
         Raises:
             UsageError: the SQL is wrong, is no single SELECT, or asks for files.
         """
+        from indexer.query.sql import run_sql
+
         return run_sql(query, self._snapshot)
 
     def video_facts(self, uri: str) -> dict[str, Any]:

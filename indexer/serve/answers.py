@@ -70,13 +70,17 @@ class ClassifyAnswer(TypedDict):
 
 
 class HealthAnswer(TypedDict):
-    """`version` is that of the ledger; `refresh_error` says why no newer one can be read."""
+    """`version` is that of the ledger; `refresh_error` says why no newer one can be read.
+
+    Of several replicas this is what the one that is furthest behind says; `replicas` is how many there are.
+    """
 
     ready: bool
     version: int
     videos: int
     moments: int
     refresh_error: str | None
+    replicas: int
 
 
 class ErrorAnswer(TypedDict):

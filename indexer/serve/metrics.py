@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
 from indexer.serve.service import Service
 
@@ -46,6 +50,21 @@ class Metrics:
         self._requests.labels(route, method, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def text(self) -> bytes:
-        """All of it, in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def collect(self) -> list[Metric]:
+        """All of it, as plain data."""
+        return list(self._registry.collect())
+
+
+class _Collected(Collector):
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def as_text(metrics: Iterable[Metric]) -> bytes:
+    """Metrics in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Collected(list(metrics)))
+    return generate_latest(registry)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 
@@ -16,6 +18,7 @@ from indexer.serve.app import build_app
 from indexer.serve.here import GRACE_S
 from indexer.serve.service import Service
 from indexer.serve.settings import ServeSettings
+from indexer.serve.siblings import Board, Known, Report
 
 _NAME = "videobert"
 _MAX_REASON_CHARS = 300
@@ -55,7 +58,9 @@ def serve_on_ray(
             logging.getLogger(name).setLevel(logging.ERROR)
         try:
             serve.start(http_options=HTTPOptions(host=host, port=port))
-            deployment = _deployment(path, settings).options(num_replicas=num_replicas)
+            board_name = f"{_NAME}-board-{uuid.uuid4().hex[:8]}"
+            board = _start_board(board_name)
+            deployment = _deployment(path, settings, board_name).options(num_replicas=num_replicas)
             serve.run(deployment.bind(), name=_NAME, route_prefix="/")
         except RuntimeError as error:
             raise WorkerError(f"the replicas could not start: {_reason() or error}") from error
@@ -65,6 +70,7 @@ def serve_on_ray(
             # Waits for requests in flight. Serve itself ends with the Ray that was started here; one that was joined
             # may have other applications.
             serve.delete(_NAME)
+            ray.kill(board)
 
 
 def _reason() -> str:
@@ -75,10 +81,23 @@ def _reason() -> str:
     return lines[-1][:_MAX_REASON_CHARS] if lines else ""
 
 
-def _deployment(path: str, settings: ServeSettings) -> Any:
+def _start_board(name: str) -> Any:
+    """One process where all replicas report; it ends with this one."""
+    options = {"name": name, "namespace": _NAME, "num_cpus": 0, "max_restarts": -1}
+    return ray.remote(Board).options(**options).remote()
+
+
+def _deployment(path: str, settings: ServeSettings, board_name: str) -> Any:
     def build() -> Any:
         """Runs in each replica."""
-        return build_app(Service(path, settings))
+        board = ray.get_actor(board_name, namespace=_NAME)
+
+        async def exchange(report: Report) -> Sequence[Known]:
+            known: Sequence[Known] = await board.exchange.remote(report)
+            return known
+
+        replica = serve.get_replica_context().replica_id.unique_id
+        return build_app(Service(path, settings), replica, exchange)
 
     return serve.deployment(
         serve.ingress(build)(),

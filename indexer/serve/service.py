@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from indexer.bounded_cache import BoundedCache
 from indexer.ingest.paths import uri_to_path
 from indexer.query.diversity import Diversity
 from indexer.query.filters import Filters
@@ -15,10 +16,14 @@ from indexer.query.results import Classification, SearchResult
 from indexer.query.video_index import VideoIndex
 from indexer.serve.clips import cut_clip
 from indexer.serve.lanes import BatchQueue, Lane
+from indexer.serve.ranges import entity_tag
 from indexer.serve.settings import ServeSettings
 from indexer.storage import Location, ObjectPath
 
 logger = logging.getLogger(__name__)
+
+# A video by its URI and the batch that it was indexed with, which changes when it does; and a span of it, seconds.
+ClipKey = tuple[str, str, float, float]
 
 # A query this long is encoded with others of its kind only: all texts of a batch are padded to the longest.
 _LONG_CHARS = 200
@@ -32,6 +37,13 @@ class Question(NamedTuple):
     k: int
     where: Filters
     diversity: Diversity
+
+
+class Clip(NamedTuple):
+    """An MP4, and the tag that says which one it is."""
+
+    data: bytes
+    tag: str
 
 
 class Service:
@@ -59,6 +71,8 @@ class Service:
         self._classifying = Lane("classify", 1, self.settings.max_waiting)
         self._reading = Lane("thumbnail", _FILE_READERS, self.settings.max_waiting)
         self._cutting = Lane("clip", self.settings.max_clips, self.settings.max_waiting_clips)
+        self._clips: BoundedCache[ClipKey, Clip] = BoundedCache(self.settings.clip_cache_bytes)
+        self._being_cut: dict[ClipKey, asyncio.Task[Clip]] = {}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -95,8 +109,8 @@ class Service:
         """As `VideoIndex.thumbnail`."""
         return await self._reading.run(self.index.thumbnail, segment_id)
 
-    async def clip(self, segment_id: int, start_s: float | None, end_s: float | None) -> bytes:
-        """A moment as MP4; with other bounds, another span of the same video.
+    async def clip(self, segment_id: int, start_s: float | None, end_s: float | None) -> Clip:
+        """A moment as MP4; with other bounds, another span of the same video. Those cut last are kept.
 
         Raises:
             OverloadedError: too many clips are being cut.
@@ -104,9 +118,28 @@ class Service:
             UsageError: the span is empty or too long.
             VideoError: the video cannot be read, or not in time.
         """
-        uri, from_s, to_s = self.index.span_of(segment_id)
+        index = self.index
+        uri, from_s, to_s = index.span_of(segment_id)
         span = (from_s if start_s is None else start_s, to_s if end_s is None else end_s)
-        return await self._cutting.run(cut_clip, uri_to_path(uri), *span, self.settings)
+        key = (uri, index.batch_of(segment_id), *span)
+        kept = self._clips.get(key)
+        if kept is not None:
+            return kept
+        if key not in self._being_cut:
+            task = asyncio.create_task(self._cut(key))
+            self._being_cut[key] = task
+            task.add_done_callback(lambda done: self._note_cut(key, done))
+        return await asyncio.shield(self._being_cut[key])  # others may wait for it too
+
+    async def _cut(self, key: ClipKey) -> Clip:
+        uri, _, start_s, end_s = key
+        data = await self._cutting.run(cut_clip, uri_to_path(uri), start_s, end_s, self.settings)
+        return Clip(data, entity_tag(data))
+
+    def _note_cut(self, key: ClipKey, done: asyncio.Task[Clip]) -> None:
+        del self._being_cut[key]
+        if not done.cancelled() and done.exception() is None:
+            self._clips.put(key, done.result(), len(done.result().data))
 
     def refresh(self) -> bool:
         """Opens the newest version, if there is a newer one, and asks that from now on. Returns whether it did."""

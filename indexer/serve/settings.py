@@ -26,6 +26,7 @@ class ServeSettings:
         max_waiting_clips: clips that may wait.
         clip_timeout_s: after which cutting a clip is given up, seconds.
         max_clip_s: longest clip, seconds.
+        clip_cache_bytes: clips that are kept in memory, so that a player that asks for one in parts has it cut once.
     """
 
     metadata: str | None = None
@@ -41,6 +42,7 @@ class ServeSettings:
     max_waiting_clips: int = 8
     clip_timeout_s: float = 60.0
     max_clip_s: float = 60.0
+    clip_cache_bytes: int = 64 << 20
 
     def __post_init__(self) -> None:
         for name in ("refresh_s", "bucket_refresh_s", "max_batch", "max_waiting", "max_clips"):

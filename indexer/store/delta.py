@@ -193,8 +193,12 @@ def read_parquet_file(file: str, columns: list[str]) -> pa.Table:
 
 
 @contextlib.contextmanager
-def opened_parquet(file: str) -> Iterator[pq.ParquetFile]:
+def opened_parquet(file: str, footer: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
     """Opens a Parquet file for as long as the block lasts.
+
+    Args:
+        file: path or URI.
+        footer: its metadata, if it was read before.
 
     Raises:
         IndexFormatError: the file is missing or damaged.
@@ -203,7 +207,7 @@ def opened_parquet(file: str) -> Iterator[pq.ParquetFile]:
     try:
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(open_binary(where)) if isinstance(where, ObjectPath) else file
-            yield stack.enter_context(pq.ParquetFile(source, page_checksum_verification=True))
+            yield stack.enter_context(pq.ParquetFile(source, metadata=footer, page_checksum_verification=True))
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         detail = " ".join(str(error).split())[:200].rstrip(".")
         raise IndexFormatError(

@@ -13,7 +13,7 @@ from indexer import schema
 from indexer.config import IndexConfig
 from indexer.errors import IndexFormatError
 from indexer.storage import Location
-from indexer.store.delta import opened_parquet, read_parquet_file
+from indexer.store.delta import read_parquet_file
 from indexer.store.keywords import (
     KeywordFile,
     Keywords,
@@ -24,6 +24,7 @@ from indexer.store.keywords import (
 )
 from indexer.store.ledger import LedgerSnapshot
 from indexer.store.moment_vectors import Coverage, MomentVectors
+from indexer.store.row_reader import RowReader
 from indexer.store.vectors import VectorFile, list_manifests, open_vector_file
 
 _KEY_COLUMNS = ["segment_id", "video_id", "batch_id", "start_s", "end_s"]
@@ -92,6 +93,7 @@ class Snapshot:
         self.rows = rows
         self._vectors_folder = vectors_folder
         self._keywords_folder = keywords_folder
+        self._reader = RowReader()
 
     @property
     def num_segments(self) -> int:
@@ -102,16 +104,17 @@ class Snapshot:
         found = np.flatnonzero(self.rows.segment_ids == segment_id)
         return int(found[0]) if len(found) else None
 
-    def read(self, rows: Sequence[int] | np.ndarray, columns: list[str]) -> pa.Table:
+    def read(self, rows: Sequence[int] | np.ndarray, columns: list[str], *, keep: bool = False) -> pa.Table:
         """Columns of `schema.SEGMENTS` for some visible moments, in the order of `rows`.
 
-        Reads only the row groups that hold them.
+        Reads only the row groups that hold them; `keep` as in `RowReader.read`.
         """
         rows = np.asarray(rows, dtype=np.int64)
         parts, order = [], []
         for number in np.unique(self.rows.file_numbers[rows]):
             positions = np.flatnonzero(self.rows.file_numbers[rows] == number)
-            parts.append(_read_rows(self.rows.files[number], self.rows.file_rows[rows[positions]], columns))
+            file, file_rows = self.rows.files[number], self.rows.file_rows[rows[positions]]
+            parts.append(self._reader.read(file, file_rows, columns, keep=keep))
             order.append(positions)
         if not parts:
             return pa.schema([schema.SEGMENTS.field(name) for name in columns]).empty_table()
@@ -247,14 +250,3 @@ def _find(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
 def _vectors(table: pa.Table, dim: int) -> np.ndarray:
     column = table["embedding"].combine_chunks()
     return column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, dim)
-
-
-def _read_rows(file: str, rows: np.ndarray, columns: list[str]) -> pa.Table:
-    with opened_parquet(file) as parquet:
-        ends = np.cumsum([parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)])
-        groups = np.searchsorted(ends, rows, side="right")
-        used = np.unique(groups)
-        starts = np.concatenate([[0], ends[:-1]])
-        table = parquet.read_row_groups(used.tolist(), columns=columns, use_threads=False).select(columns)
-        offsets = np.concatenate([[0], np.cumsum(ends[used] - starts[used])])[:-1]
-        return table.take(pa.array(offsets[np.searchsorted(used, groups)] + rows - starts[groups]))

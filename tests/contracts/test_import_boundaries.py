@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# What a search needs not: tests/indexer/cli/test_search.py holds it for a whole one.
+SLOW_TO_LOAD = {"PIL", "av", "duckdb", "openvino", "pandas", "ray", "streamlit", "transformers"}
 MAY_IMPORT_RAY = re.compile(r"indexer\.(pipeline|ray_\w+|serve\.ray_\w+)(\.|$)")
 
 
@@ -39,6 +41,12 @@ def test_only_the_pipeline_and_ray_modules_import_ray() -> None:
 def test_importing_the_query_wing_loads_no_ray() -> None:
     program = "import indexer.query, sys; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def test_importing_the_index_loads_nothing_that_only_other_questions_need() -> None:
+    program = f"import indexer.query.video_index, sys; print(sorted({SLOW_TO_LOAD} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
 
 
 def test_command_line_help_loads_no_heavy_library() -> None:

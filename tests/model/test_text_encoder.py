@@ -80,3 +80,14 @@ def test_encode_refuses_what_is_not_a_sequence_of_strings(encoder, texts):
 def test_weights_of_another_model_are_refused():
     with pytest.raises(WeightsDamagedError, match="not the weights of the BERT encoder"):
         load_bert_weights(load_text_encoder("tiny_test"), {"embeddings.word_embeddings.weight": torch.zeros(2, 2)})
+
+
+@pytest.mark.parametrize("texts", [["a dog"], ["a dog on a beach " * 40] * 64], ids=["little", "much"])
+def test_encoding_leaves_the_number_of_threads_as_it_was(texts):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        load_text_encoder("tiny_test").encode(texts)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -72,3 +74,35 @@ def test_what_cannot_be_asked_is_one_line(search):
         assert (code, out) == (2, ""), arguments
         assert reason in err
         assert err.count("\n") == 1
+
+
+def test_search_loads_neither_video_decoders_nor_data_frames_nor_sql(index):
+    program = """
+import sys
+from indexer.cli.app import main
+try:
+    main()
+except SystemExit as done:
+    heavy = {"PIL", "av", "duckdb", "openvino", "pandas", "ray", "transformers", "model.frame_encoder"}
+    print(done.code, sorted(heavy & sys.modules.keys()), file=sys.stderr)
+"""
+    command = [sys.executable, "-c", program, "search", str(index), "blocks", "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["results"]
+    assert done.stderr == "0 []\n"
+
+
+def test_leaving_pandas_out_changes_no_table_and_to_pandas_still_works():
+    program = """
+import sys
+from indexer.cli.pandas_free import leave_pandas_out
+leave_pandas_out()
+import numpy as np, pyarrow as pa
+table = pa.table({"number": np.arange(3), "name": ["a", None, "c"]})
+print(table.to_pylist(), "pandas" in sys.modules)
+frame = table.to_pandas()
+print(list(frame["number"]), pa.array(frame["number"]).to_pylist())
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    rows = [{"number": number, "name": name} for number, name in enumerate(["a", None, "c"])]
+    assert done.stdout.splitlines() == [f"{rows} False", "[0, 1, 2] [0, 1, 2]"]

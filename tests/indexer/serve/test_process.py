@@ -78,6 +78,16 @@ def endless_address(port: int) -> int:
     return taken
 
 
+def counted_searches(port: int) -> set[float]:
+    """What some scrapes say, each of which may meet another replica."""
+    name, numbers = 'videobert_request_seconds_count{route="/search"} ', set()
+    for _ in range(4):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        numbers |= {float(line.removeprefix(name)) for line in lines if line.startswith(name)}
+    return numbers
+
+
 def test_process_sees_a_commit_and_finishes_what_has_begun_when_it_is_stopped(one_video, run_index, tmp_path):
     with running(str(tmp_path / "index")) as (process, port):
         assert get(port, "/search?query=blue&k=1")["results"][0]["video"].endswith("red.mp4")
@@ -157,6 +167,10 @@ def test_replicas_answer_alike_see_a_commit_and_finish_what_has_begun(one_video,
     with running(str(tmp_path / "index"), "--replicas", "2") as (process, port):
         answers = [get(port, "/search?query=red&k=1") for _ in range(8)]
         assert all(answer == answers[0] for answer in answers)
+        deadline_s = time.monotonic() + 60
+        while counted_searches(port) != {8.0} or get(port, "/health/ready")["replicas"] != 2:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.5)
         write_colours(one_video / "blue.mp4", "blue", seconds_each=2)
         run_index(one_video)
         deadline_s = time.monotonic() + 60
