@@ -112,7 +112,7 @@ def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster
     options = {**options, "logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
     with ThreadPoolExecutor(max_workers=1) as starter:
         try:
-            starter.submit(ray.init, **options).result()
+            starter.submit(_init, options, num_tries=1 if address else 2).result()
         except Exception as error:  # a node that does not start in time is Ray's plain Exception
             where = f"join the Ray cluster at {address!r}" if address else "start Ray on this machine"
             raise WorkerError(f"could not {where}: {_one_line(error)}") from error
@@ -121,6 +121,17 @@ def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster
             yield Cluster(num_cpus=max(1, int(resources.get("CPU", 1))), num_gpus=int(resources.get("GPU", 0)))
         finally:
             ray.shutdown()
+
+
+def _init(options: dict[str, Any], num_tries: int) -> None:
+    """Ray gives its own node 30 s, fixed, which a busy machine may miss once; what it had started by then is ended."""
+    try:
+        ray.init(**options)
+    except Exception:
+        ray.shutdown()
+        if num_tries == 1:
+            raise
+        _init(options, num_tries - 1)
 
 
 def encode_on_ray(

@@ -42,3 +42,17 @@ def test_a_ray_that_does_not_start_is_one_clear_line(monkeypatch):
         ray_cluster(),
     ):
         pass
+
+
+def test_a_ray_that_does_not_start_at_first_is_started_once_more(monkeypatch):
+    init, faults = ray.init, [Exception("The current node timed out during startup")]
+
+    def late(**options):
+        if faults:
+            raise faults.pop()
+        return init(**options)
+
+    monkeypatch.setattr(ray, "init", late)
+    with ray_cluster(num_cpus=1) as cluster:
+        assert cluster.num_cpus == 1
+    assert not faults
