@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import typer
@@ -86,9 +85,9 @@ def run(command: Callable[[], Any], *, debug: bool) -> NoReturn:
     try:
         code = command() or EXIT_DONE
         if code == _TYPER_INTERRUPTED:
-            code = _stopped()
+            _stopped()
     except (typer.Abort, KeyboardInterrupt):
-        code = _stopped()
+        _stopped()
     except _ClickError as error:
         say(f"error: {_usage_line(error)}")
         code = EXIT_USAGE
@@ -112,30 +111,23 @@ def run(command: Callable[[], Any], *, debug: bool) -> NoReturn:
 @contextmanager
 def sigterm_like_ctrl_c() -> Iterator[None]:
     """Within the block SIGTERM stops the run as Ctrl-C does: what has arrived is committed, and the exit code is 1."""
-    interrupted = False
-
-    def leave() -> None:
-        if interrupted:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(EXIT_FAILED)
-
-    # A thread may still be waiting in Ray, and the interpreter aborts when it ends such a thread; so the process leaves
-    # before. Registered before Ray is loaded, this runs after Ray has shut its own processes down.
-    atexit.register(leave)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except KeyboardInterrupt:
-        interrupted = True
-        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _stopped() -> int:
+def _stopped() -> NoReturn:
+    """Ends the process at once.
+
+    A thread may still be waiting in Ray, and the process aborts when the interpreter ends that thread, or when Ray shuts
+    down under it. The processes that Ray started die with their driver.
+    """
     say("stopped; what was committed is kept, and the same command goes on from there")
-    return EXIT_FAILED
+    with suppress(OSError):
+        sys.stdout.flush()
+    os._exit(EXIT_FAILED)
 
 
 def _one_line(error: BaseException) -> str:
