@@ -51,16 +51,16 @@ def take_picture(browser: str, address: str, out: Path) -> None:
         command = [browser, "--headless", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}/profile"]
         command += ["--no-sandbox"] if os.geteuid() == 0 else []
         command += ["--window-size={},{}".format(*_SIZE_PX), f"--virtual-time-budget={_SETTLE_MS}"]
-        raw, before = Path(folder, "raw.png"), b""
+        raw, best_bytes = Path(folder, "raw.png"), _EMPTY_BYTES
         deadline_s = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < deadline_s:  # the page loads the model at the first query
-            command_for_one = [*command, f"--screenshot={raw}", address]
-            subprocess.run(command_for_one, check=True, timeout=_PATIENCE_S, capture_output=True)
-            now = raw.read_bytes()
-            if len(now) > _EMPTY_BYTES and now == before:
+        while time.monotonic() < deadline_s:  # the first pictures may be of a page that is not whole yet
+            one = [*command, f"--screenshot={raw}", address]
+            subprocess.run(one, check=True, timeout=_PATIENCE_S, capture_output=True)
+            num_bytes = raw.stat().st_size
+            if _EMPTY_BYTES < num_bytes <= 1.01 * best_bytes:
                 Image.open(raw).convert("RGB").quantize(256).save(out, optimize=True)
                 return
-            before = now
+            best_bytes = max(best_bytes, num_bytes)
     raise SystemExit(f"there are no results at {address}")
 
 
