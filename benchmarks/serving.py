@@ -1,6 +1,6 @@
 """`videobert serve` under load on this machine: requests a second, latencies, errors, memory.
 
-    python -m benchmarks.serving [--index INDEX] [--seconds 20]
+    python -m benchmarks.serving [--index INDEX] [--seconds 20] [--soak 300]
 
 Clients and service share the cores. Every client asks one search after another, no text twice in a row. In turns the
 same is asked of a service that answers one search at a time (`max_batch` of 1): what batching queries is worth.
@@ -30,6 +30,7 @@ import numpy as np
 from benchmarks.report import demo_videos, report
 
 _CLIENTS = (1, 8, 32)
+_SOAK_CLIENTS, _SOAK_PARTS = 16, 6
 _WORDS = ("a", "cat", "dog", "man", "woman", "people", "car", "road", "beach", "sea", "kitchen", "coffee", "music")
 _MORE_WORDS = ("guitar", "dancing", "snow", "forest", "bird", "city", "night", "crowd", "hands", "old", "red", "water")
 _ONE_BY_ONE = """
@@ -57,13 +58,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", help="an index; one of the demo's videos is made if not given")
     parser.add_argument("--seconds", type=float, default=20, help="length of each measurement")
+    parser.add_argument("--soak", type=float, default=0, help="seconds of 16 clients at the end, for memory alone")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         index = arguments.index or _demo_index(Path(scratch))
-        report("serving", measure(index, arguments.seconds))
+        report("serving", measure(index, arguments.seconds, arguments.soak))
 
 
-def measure(index: str, seconds: float) -> dict[str, object]:
+def measure(index: str, seconds: float, soak_s: float = 0) -> dict[str, object]:
     """All figures: searches batched and one by one in turns, thumbnails, memory of the service in MiB."""
     figures: dict[str, object] = {}
     command = [sys.executable, "-m", "indexer", "serve", index, "--port", "0"]
@@ -79,7 +81,14 @@ def measure(index: str, seconds: float) -> dict[str, object]:
         figures["search_32_clients_again"] = _load(service, _searches, 32, seconds)
         figures["memory_mib"] = {"before": before, "after": after, "after_again": _memory_mib(service.process.pid)}
         figures["thumbnail_8_clients"] = _load(service, _thumbnails, 8, seconds)
+        if soak_s:
+            figures["memory_mib_in_soak"] = [_memory_after(service, soak_s / _SOAK_PARTS) for _ in range(_SOAK_PARTS)]
     return figures
+
+
+def _memory_after(service: Running, seconds: float) -> float:
+    _load(service, _searches, _SOAK_CLIENTS, seconds)
+    return _memory_mib(service.process.pid)
 
 
 def _demo_index(folder: Path) -> str:

@@ -40,7 +40,7 @@ def show_example(example: Example) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"Moments like **{wording.escaped(example.name)}**", width="content")
         if isinstance(example.what, int):
-            st.button("Back", key="forget", on_click=forget_moment)
+            st.button("Back to the search", icon=":material/arrow_back:", key="forget", on_click=forget_moment)
         else:
             st.caption("Take the file away to search by text again.", width="content")
 

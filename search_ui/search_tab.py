@@ -15,6 +15,7 @@ from search_ui.filter_form import ask_filters
 
 _EXAMPLE = "a dog on a skateboard"
 _RESULT_COUNTS = (12, 24, 48, 96)
+_NOTHING = ":material/search_off:"
 
 
 def show_search(collection: Collection) -> None:
@@ -68,11 +69,16 @@ def _show_answer(collection: Collection, answer: SearchResult, only_confident: b
     moments = answer.results
     if only_confident:
         moments = [moment for moment in moments if moment.confidence >= MATCH_CONFIDENCE]
-    if answer.matched:
+    if answer.matched and moments:
         sure = sum(moment.confidence >= MATCH_CONFIDENCE for moment in moments)
         st.markdown(f"**{sure} confident** of {len(moments)} moments, best first:")
     elif moments:
-        st.warning("No confident match. Nearest moments:", icon=":material/search_off:")
+        st.warning("No confident match. Nearest moments:", icon=_NOTHING)
+    elif answer.results:
+        st.warning(
+            "No confident match. Switch “Only confident matches” off to see what comes nearest.",
+            icon=_NOTHING,
+        )
     else:
-        st.warning("No confident match.", icon=":material/search_off:")
+        st.warning("Nothing is left: no moment passes the filters and has the words asked for.", icon=_NOTHING)
     show_cards(collection, moments)

@@ -24,8 +24,8 @@ def leave_pandas_out() -> None:
         return
     import pyarrow
 
-    sys.meta_path.insert(0, _NoPandas)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _NoPandas)
     try:
         pyarrow.scalar(0)  # looks for pandas, and remembers that there is none
     finally:
-        sys.meta_path.remove(_NoPandas)  # type: ignore[arg-type]
+        sys.meta_path.remove(_NoPandas)

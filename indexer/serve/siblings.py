@@ -71,8 +71,8 @@ def summed(known: Iterable[Known]) -> list[Metric]:
             families.setdefault(one.name, Metric(one.name, one.documentation, one.type))
             of_family = values.setdefault(one.name, {})
             for sample in one.samples:
-                labels = sample.labels if is_sum else {**sample.labels, "replica": replica}
-                key = sample.name, tuple(labels.items())
+                own = {} if is_sum else {"replica": replica}
+                key = sample.name, tuple({**sample.labels, **own}.items())
                 of_family[key] = _combined(sample.name, of_family.get(key), sample.value)
     for name, family in families.items():
         for (sample_name, labels), value in values[name].items():

@@ -53,10 +53,10 @@ class RowReader:
             numbers, places = _places(ends, rows)
             if not keep:
                 return _read(parquet, numbers.tolist(), columns).take(places)
-            groups = [_read(parquet, [number], columns) for number in numbers.tolist()]
-            for number, group in zip(numbers.tolist(), groups, strict=True):
-                self._groups.put((file, number, tuple(columns)), group, group.nbytes)
-            return pa.concat_tables(groups).take(places)
+            parts = [_read(parquet, [number], columns) for number in numbers.tolist()]
+            for number, part in zip(numbers.tolist(), parts, strict=True):
+                self._groups.put((file, number, tuple(columns)), part, part.nbytes)
+            return pa.concat_tables(parts).take(places)
 
     def _remember_footer(self, file: str, footer: pq.FileMetaData) -> np.ndarray:
         """Where each row group ends, int64 [G]."""

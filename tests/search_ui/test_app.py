@@ -99,6 +99,16 @@ def test_no_confident_match_is_said_and_the_nearest_are_shown(index, open_page, 
     assert len(names(page)) == 3
 
 
+def test_what_hides_the_moments_is_said(index, open_page, certain):
+    certain(False)
+    page = ask(open_page(index), "zebra")
+    page.toggle[0].set_value(True).run()
+    assert "Switch “Only confident matches” off" in page.warning[0].value
+    page.toggle[0].set_value(False).run()
+    next(box for box in page.text_input if box.label == "Videos").set_value("nothing-is-called-so*").run()
+    assert page.warning[0].value.startswith("Nothing is left: no moment passes the filters")
+
+
 def test_a_match_is_not_called_none(index, open_page, certain):
     certain(True)
     page = ask(open_page(index), "blue")

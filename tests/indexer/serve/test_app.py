@@ -239,6 +239,7 @@ def test_health_names_the_version_that_is_asked(ask, served):
         "videos": 3,
         "moments": 5,
         "refresh_error": None,
+        "replicas": 1,
     }
 
 
