@@ -24,7 +24,6 @@ from model.weights import load_videobert
 from recipes.flickr8k.data import Photographs, read_photographs, view
 from recipes.flickr8k.stages import Recipe, cnn_of
 
-
 _BASE = ("frames/pretrained", "frames/tuned")
 
 
