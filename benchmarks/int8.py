@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +53,14 @@ def main() -> None:
     figures: dict[str, object] = {
         "integers are exact on this processor": integers_are_exact(),
         "gain that is measured once": f"x {measured_gain():.2f}",
-        **speed(given.repeats),
-        **start_up(given.repeats),
     }
+    parts: list[Callable[[], dict[str, object]]] = [partial(speed, given.repeats), partial(start_up, given.repeats)]
     if given.data is not None:
-        figures |= quality(read_photographs(given.data, seed=0).part(0, given.held_out))
+        parts.append(lambda: quality(read_photographs(given.data, seed=0).part(0, given.held_out)))
+    for part in parts:
+        found = part()
+        figures |= found
+        print(*(f"   {name}: {value}" for name, value in found.items()), sep="\n", file=sys.stderr, flush=True)
     report("int8", figures)
 
 
