@@ -105,7 +105,7 @@ def quality(photographs: Photographs) -> dict[str, object]:
     frames = torch.from_numpy(np.stack([view(jpeg, 0, seed=0) for jpeg in photographs.jpegs]))
     models = {name: load_videobert(name, num_threads=1) for name in _MODELS}
     features = [model.encode_frames(frames) for model in models.values()]
-    cosines = F.cosine_similarity(*features, dim=2)
+    cosines = F.cosine_similarity(features[0], features[1], dim=2)
     classes = [models["mini"].frame_encoder.classify(each).argmax(dim=-1) for each in features]
     figures: dict[str, object] = {
         f"{name}, R@1/5/10 of {len(frames)} photographs, %": _recall(model, each, photographs)
