@@ -92,7 +92,7 @@ def measure(
     models = {what: load_videobert(name) for what, name in names.items()}
     query_ms = _query_ms(models, [captions[0] for captions in photographs.captions[:_NUM_TIMED_QUERIES]])
     # Where the frame encoder is the original's, so are the features: it looks once for all of them.
-    seeing = {what: model for what, model in models.items() if what == _ORIGINAL or "frames" in model.config.quantized}
+    seeing = {what: model for what, model in models.items() if what == _ORIGINAL or model.config.has_int8_frames}
     on_photographs = look(
         seeing, [Sample(view(jpeg, 0, 0)[None], np.zeros(1, np.float32), ()) for jpeg in photographs.jpegs]
     )

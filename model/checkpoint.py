@@ -91,7 +91,11 @@ def load_checkpoint(module: nn.Module, config: VideoBertConfig, path: Path, pref
     import torch
     from safetensors import safe_open
 
-    shapes = {name: shape for name, shape in read_header(path).shapes.items() if name.startswith(prefix)}
+    shapes = {
+        name: shape
+        for name, shape in read_header(path).shapes.items()
+        if name.startswith(prefix) and not name.startswith(config.comes_ready)
+    }
     weights = trained_weights(module, config, prefix)
     _check_names(path, expected=set(weights), found=set(shapes))
     for name, weight in weights.items():

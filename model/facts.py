@@ -66,7 +66,7 @@ def frames_fingerprint(name: str = "mini") -> str:
         "config": {**asdict(config.frames), "backbone": kind},
         "quantized": "frames" in config.quantized,
         "pretrained": files.get("frames") or {role: sha for role, sha in files.items() if role.startswith("frames/")},
-        "trained": tensors_sha256(path, "frame_encoder.") if path else {},
+        "trained": tensors_sha256(path, "frame_encoder.") if path and not config.comes_ready else {},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -7,9 +7,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.config import TextEncoderConfig, VideoBertConfig, tiny_test
+from model.config import INT8_BACKBONE, TextEncoderConfig, VideoBertConfig, tiny_test
 from model.hub import weights_files
-from model.pretrained_files import BASE_FILES, FRAMES, LABELS, TEXT, TOKENIZER, WeightsFile, verified_path
+from model.pretrained_files import (
+    BASE_FILES,
+    FRAMES,
+    INT8_FRAME_FILES,
+    LABELS,
+    TEXT,
+    TOKENIZER,
+    WeightsFile,
+    verified_path,
+)
 from model.timm_files import TIMM, find_timm, require_timm, timm_checksums
 
 # By the role of a pretrained file: the part of the model for which it is read.
@@ -54,9 +63,11 @@ def require_backbones(config: VideoBertConfig) -> None:
 
 
 def _files_read(config: VideoBertConfig) -> dict[str, WeightsFile]:
-    """Those of `BASE_FILES` that the checkpoint does not make needless."""
+    """Those that the checkpoint does not make needless."""
     needless = {role for role, part in _WHOLE_PARTS.items() if config.brings_whole(part)}
-    return {role: file for role, file in BASE_FILES.items() if role not in needless}
+    if config.frames.backbone != INT8_BACKBONE:
+        return {role: file for role, file in BASE_FILES.items() if role not in needless}
+    return {role: file for role, file in BASE_FILES.items() if role not in {*needless, "frames"}} | {**INT8_FRAME_FILES}
 
 
 def pretrained_paths(config: VideoBertConfig) -> list[Path]:
@@ -129,6 +140,7 @@ def _load_frame_encoder(config: VideoBertConfig) -> FrameEncoder:
 
     from model.frame_encoder import EfficientNetLite0, TinyFrameEncoder, load_efficientnet_weights
     from model.int8 import add_input_ranges
+    from model.int8_calibration import load_calibration, load_tuned_layers
 
     if config.frames.backbone == "tiny":
         with torch.random.fork_rng(devices=[]):
@@ -150,6 +162,10 @@ def _load_frame_encoder(config: VideoBertConfig) -> FrameEncoder:
     if path is None:
         return encoder
     load_efficientnet_weights(encoder, torch.load(path, map_location="cpu", weights_only=True))
+    if kind == INT8_BACKBONE:
+        tuned, calibration = (verified_path(INT8_FRAME_FILES[role]) for role in ("frames/tuned", "frames/calibration"))
+        load_tuned_layers(encoder, tuned)
+        load_calibration(encoder, calibration)
     return encoder
 
 

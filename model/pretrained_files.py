@@ -75,9 +75,24 @@ _MINI = WeightsFile(
     path="data/mini.safetensors",
     sha256="6f78075d5c30e76aa0daa7402836e4eb807acc6c16180701edccd0eea2ba2ab2",
 )
+_CALIBRATION = WeightsFile(
+    title="the 8-bit calibration of mini's frame encoder",
+    package="model",
+    distribution="videobert-search",
+    path="data/mini-int8.safetensors",
+    sha256="1a7c29513ea3e4a313005a4125732271f203ecd3db79e852194c9ace3a0060c8",
+)
 BASE_FILES: Mapping[str, WeightsFile] = {"text": TEXT, "tokenizer": TOKENIZER, "frames": FRAMES, "labels": LABELS}
+# In place of the role "frames", where the frame encoder is that of mini in 8-bit integers.
+INT8_FRAME_FILES: Mapping[str, WeightsFile] = {
+    "frames/pretrained": FRAMES,
+    "frames/tuned": _MINI,
+    "frames/calibration": _CALIBRATION,
+}
+_NO_FRAMES = {role: file for role, file in BASE_FILES.items() if role != "frames"}
 WEIGHTS_FILES: Mapping[str, Mapping[str, WeightsFile]] = {
     "mini": {**BASE_FILES, "checkpoint": _MINI},
+    "mini-int8": {**_NO_FRAMES, **INT8_FRAME_FILES, "checkpoint": _MINI},
     "mini-zero": BASE_FILES,
     "tiny_test": {},
 }

@@ -21,14 +21,8 @@ from torch.nn import functional as F
 from model.config import PARTS, VideoBertConfig
 from model.errors import ModelError
 from model.frame_encoder import EfficientNetLite0, InvertedResidual
-from model.int8 import (
-    PART_PREFIXES,
-    add_input_ranges,
-    dequantize_rows,
-    is_stored_as_int8,
-    quantize_rows,
-    quantized_convolutions,
-)
+from model.int8 import PART_PREFIXES, dequantize_rows, is_stored_as_int8, quantize_rows, quantized_convolutions
+from model.int8_calibration import round_convolutions
 from model.videobert import VideoBert
 
 FEWEST_CALIBRATION_FRAMES = 8
@@ -51,6 +45,8 @@ def check_parts(model: VideoBert, parts: Collection[str], possible: Collection[s
             f"the model {model.config.name!r} is quantised already ({', '.join(model.config.quantized)}): start from "
             "the one it was made from; prune first, quantise last"
         )
+    if "frames" in parts and model.config.has_int8_frames:
+        raise ModelError(f"the frame encoder of {model.config.name!r} is in 8-bit integers already: leave frames out")
     if "frames" in parts and not isinstance(model.frame_encoder, EfficientNetLite0):
         raise ModelError(
             f"the part frames must be EfficientNet-Lite0, got {model.config.frames.backbone!r}: leave it out"
@@ -80,10 +76,21 @@ def quantized_model(model: VideoBert, parts: Collection[str], frames: Tensor | N
     if "frames" in parts and frames is not None:
         assert isinstance(model.frame_encoder, EfficientNetLite0)
         assert isinstance(quantized.frame_encoder, EfficientNetLite0)
-        add_input_ranges(quantized.frame_encoder)
-        set_input_ranges(model.frame_encoder, quantized.frame_encoder, frames)
-        correct_means(model.frame_encoder, quantized.frame_encoder, frames)
+        calibrate(model.frame_encoder, quantized.frame_encoder, frames)
     return quantized
+
+
+def calibrate(original: EfficientNetLite0, quantized: EfficientNetLite0, frames: Tensor) -> None:
+    """Makes a copy of an encoder compute in 8-bit integers.
+
+    Args:
+        original: as it was, in floats.
+        quantized: the copy; its convolutions are rounded, and get ranges and corrected biases.
+        frames: uint8 [N, S, S, 3] to calibrate on.
+    """
+    round_convolutions(quantized)
+    set_input_ranges(original, quantized, frames)
+    correct_means(original, quantized, frames)
 
 
 def quantized_config(config: VideoBertConfig, parts: Iterable[str]) -> VideoBertConfig:

@@ -24,6 +24,7 @@ from model.cache import read_cached, write_cached
 from model.errors import ModelError
 from model.frame_encoder import EfficientNetLite0, FrameEncoder
 from model.int8 import quantize_rows
+from model.int8_hardware import integers_are_exact
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -83,7 +84,7 @@ class GpuRuntime:
         self._encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its stub
         self._network: Any = torch.compile(self._encoder, dynamic=False) if compiled else self._encoder
         self._always_full = compiled  # each size of batch would be compiled anew
-        self._autocast = all(getattr(module, "input_range", None) is None for module in encoder.modules())
+        self._autocast = not is_calibrated(encoder)
 
     def __call__(self, frames: Tensor) -> Tensor:
         device = next(self._encoder.parameters()).device
@@ -100,7 +101,9 @@ class GpuRuntime:
 
 
 class OpenVinoRuntime:
-    """Runs a copy of the encoder's weights, as they are now, on the CPU in float32.
+    """Runs a copy of the encoder's weights, as they are now, on the CPU: in float32, or in integers if calibrated so.
+
+    Where the processor has no exact products of 8-bit integers, the same rounded numbers are multiplied as floats.
 
     Args:
         encoder: where the weights come from; later changes of it are not seen.
@@ -139,6 +142,11 @@ class OpenVinoRuntime:
         return torch.from_numpy(features)
 
 
+def is_calibrated(encoder: FrameEncoder) -> bool:
+    """Whether it computes in 8-bit integers: some of its convolutions have a range for their input."""
+    return any(getattr(module, "input_range", None) is not None for module in encoder.modules())
+
+
 def make_runtime(
     encoder: FrameEncoder, kind: str, device: torch.device, num_threads: int | None = None
 ) -> FrameRuntime:
@@ -166,8 +174,9 @@ def _compiled(encoder: EfficientNetLite0, settings: dict[str, Any]) -> ov.Compil
     import openvino as ov
 
     core = ov.Core()
+    in_integers = is_calibrated(encoder) and integers_are_exact()
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((ov.__version__, core.get_property("CPU", "FULL_DEVICE_NAME"), settings)).encode())
+    digest.update(repr((ov.__version__, core.get_property("CPU", "FULL_DEVICE_NAME"), settings, in_integers)).encode())
     for name, tensor in encoder.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     name = f"openvino-{digest.hexdigest()}.blob"
@@ -176,7 +185,7 @@ def _compiled(encoder: EfficientNetLite0, settings: dict[str, Any]) -> ov.Compil
             return core.import_model(io.BytesIO(blob), "CPU", settings)
         except RuntimeError:
             pass  # not whole, or of another build: it is made anew
-    compiled = core.compile_model(build_openvino_graph(encoder), "CPU", settings)
+    compiled = core.compile_model(build_openvino_graph(encoder, in_integers=in_integers), "CPU", settings)
     write_cached(name, compiled.export_model().getvalue())
     return compiled
 
@@ -194,12 +203,12 @@ def _openvino_obstacle(encoder: FrameEncoder, device: torch.device) -> str:
     return "" if importlib.util.find_spec("openvino") else "is not installed (pip install openvino)"
 
 
-def build_openvino_graph(encoder: EfficientNetLite0) -> ov.Model:
+def build_openvino_graph(encoder: EfficientNetLite0, *, in_integers: bool = True) -> ov.Model:
     """One frame, uint8 [1, S, S, 3] -> float32 [1, 1, D]: the encoder operation by operation, BatchNorm folded in.
 
     Written out rather than traced: tracing takes seconds in every worker, and this a tenth of one. Convolutions with an
     input range compute in 8-bit integers: OpenVINO does so where it finds inputs rounded to 256 steps and weights that
-    are codes times scales.
+    are codes times scales. Without `in_integers` it finds the same weights as floats: the same numbers, no faster.
     """
     import openvino as ov
     from openvino import opset13 as ops
@@ -214,7 +223,8 @@ def build_openvino_graph(encoder: EfficientNetLite0) -> ov.Model:
             weight = weight[:, None]
         if convolution.input_range is not None:
             low, high = convolution.input_range.cpu().numpy()
-            states, weight = ops.fake_quantize(states, low, high, low, high, 256), in_int8(weight)
+            states = ops.fake_quantize(states, low, high, low, high, 256)
+            weight = in_int8(weight) if in_integers else weight
         multiply = ops.group_convolution if convolution.groups > 1 else ops.convolution
         return ops.add(multiply(states, weight, *geometry), bias)
 

@@ -74,8 +74,8 @@ def load_model(
     """Load a model, ready to use, in evaluation mode.
 
     Args:
-        name: "mini"; "mini-zero", the same backbones without any training; "tiny_test" (random weights, for tests); or
-            another form of name, see above.
+        name: "mini"; "mini-int8", its frame encoder in 8-bit integers; "mini-zero", the same backbones without any
+            training; "tiny_test" (random weights, for tests); or another form of name, see above.
         device: as PyTorch names it, e.g. "cpu" or "cuda:1"; "auto" is a GPU where there is one.
         runtime: what runs the frame encoder: "torch", "openvino", "compiled" (by PyTorch, on a GPU), or "auto" for the
             faster one that works here without a long start.

@@ -25,7 +25,8 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_SOME_FAILED = 0, 1, 2, 3
 
 JsonOption = typer.Option(False, "--json", help="Machine-readable output on stdout.")
 MODEL_HELP = (
-    "Model: mini, mini-zero, CHECKPOINT.safetensors, clip:ID_OR_FOLDER (also siglip:, siglip2:) or timm:NAME_OR_FOLDER."
+    "Model: mini, mini-int8, mini-zero, CHECKPOINT.safetensors, clip:ID_OR_FOLDER (also siglip:, siglip2:) or "
+    "timm:NAME_OR_FOLDER."
 )
 IndexArgument = typer.Argument(metavar="INDEX", help="Folder or s3:// URI of an index.", show_default=False)
 

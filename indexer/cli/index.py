@@ -81,9 +81,22 @@ def index(
         )
         _report(summary, json=json, prefix="dry run, nothing done: ")
         return console.EXIT_DONE
+    if model is not None and address is None:  # of a cluster's machines nothing is known here
+        _say_where_int8_does_not_pay(model, device)
     with console.sigterm_like_ctrl_c(), ProgressDisplay() as display:
         summary = index_videos(sources, into, model=model, sampling=frames, run=run, on_progress=display.update)
     return report_run(summary, into, json=json, profile=profile)
+
+
+def _say_where_int8_does_not_pay(model: str, device: str) -> None:
+    from model.facts import model_config
+
+    if not getattr(model_config(model), "has_int8_frames", False):
+        return
+    from model.int8_hardware import why_int8_does_not_pay
+
+    if reason := why_int8_does_not_pay(device):
+        console.say(f"note: 8-bit integers do not pay here: {reason}; {DEFAULT_MODEL} instead of {model} is no slower")
 
 
 def report_run(summary: RunSummary, index: str, *, json: bool, profile: bool = False) -> int:

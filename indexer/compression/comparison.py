@@ -162,7 +162,7 @@ class Looked:
 def size_bytes(name: str) -> int:
     """Of all files of weights that `load_videobert(name)` reads."""
     checkpoint = checkpoint_path(name)
-    paths = pretrained_paths(videobert_config(name)) + ([] if checkpoint is None else [checkpoint])
+    paths = {*pretrained_paths(videobert_config(name)), *([] if checkpoint is None else [checkpoint])}
     return sum(path.stat().st_size for path in paths)
 
 

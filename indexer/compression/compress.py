@@ -158,7 +158,7 @@ def check_out(name: str, out: str) -> None:
 
 def _quantizable(model: VideoBert, material: Material) -> tuple[str, ...]:
     enough = sum(len(sample.frames) for sample in material.samples) >= FEWEST_CALIBRATION_FRAMES
-    with_frames = enough and isinstance(model.frame_encoder, EfficientNetLite0)
+    with_frames = enough and isinstance(model.frame_encoder, EfficientNetLite0) and not model.config.has_int8_frames
     return ("frames", "fusion", "text") if with_frames else ("fusion", "text")
 
 

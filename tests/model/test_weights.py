@@ -54,7 +54,7 @@ def test_fingerprint_follows_settings_and_weights():
 
 def test_unknown_name_lists_the_names_and_is_a_usage_error():
     with pytest.raises(
-        UnknownModelError, match=r"must be one of mini, mini-zero, tiny_test, .*timm:\.\.\., got 'maxi'"
+        UnknownModelError, match=r"must be one of mini, mini-int8, mini-zero, tiny_test, .*timm:\.\.\., got 'maxi'"
     ) as caught:
         load_model("maxi")
     assert caught.value.exit_code == 2

@@ -215,3 +215,19 @@ def test_evaluate_without_a_usable_row_is_one_line_of_error(videobert, indexed, 
     assert code == 2
     assert err.count("\n") == 1
     assert "1 x video not in the index" in err
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "said"),
+    [("mini-int8", "cpu", "no reason at all"), ("mini-int8", "cuda", "no reason at all"), ("tiny_test", "cpu", "")],
+)
+def test_index_says_in_one_line_where_8_bit_integers_do_not_pay(videobert, tmp_path, monkeypatch, model, device, said):
+    monkeypatch.setattr("model.int8_hardware.why_int8_does_not_pay", lambda device: f"no reason at all on {device}")
+    (tmp_path / "videos").mkdir()
+    _, _, err = videobert(
+        "index", tmp_path / "videos", "--into", tmp_path / "index", "--model", model, "--device", device
+    )
+
+    notes = [line for line in err.splitlines() if line.startswith("note: 8-bit integers do not pay here")]
+    assert len(notes) == bool(said)
+    assert all(f"{said} on {device}; mini instead of mini-int8" in note for note in notes)
