@@ -122,7 +122,7 @@ def sigterm_like_ctrl_c() -> Iterator[None]:
 def _stopped() -> NoReturn:
     """Ends the process at once.
 
-    A thread may still be waiting in Ray, and the process aborts when the interpreter ends that thread, or when Ray shuts
+    A thread may still be waiting in Ray, and the process aborts when the interpreter ends that thread, or Ray shuts
     down under it. The processes that Ray started die with their driver.
     """
     say("stopped; what was committed is kept, and the same command goes on from there")
