@@ -171,6 +171,7 @@ def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | N
     with recorder.profile.watch.phase("vectors"):
         store.build_vectors(if_due=True)
         store.build_keywords()
+        store.build_keys()
     recorder.report("done")
     recorder.summary.profile = recorder.profile.to_dict()
     return recorder.summary

@@ -17,12 +17,14 @@ from deltalake.exceptions import DeltaError
 from indexer.config import FORMAT_VERSION, IndexConfig
 from indexer.errors import IndexFormatError, IndexNotFoundError, IndexSettingsError, StorageError
 from indexer.storage import Location, create_whole, location, write_whole
-from indexer.store.delta import detail_of, open_delta
+from indexer.store.delta import data_files, detail_of, open_delta
+from indexer.store.key_files import KnownKeys, delete_key_files
 from indexer.store.keywords import build_keyword_file, delete_other_keywords
 from indexer.store.ledger import Ledger
 from indexer.store.moment_vectors import Coverage
 from indexer.store.segments_table import SegmentFile, SegmentsTable
-from indexer.store.snapshot import SegmentRows, Snapshot, read_keys
+from indexer.store.segment_rows import SegmentRows
+from indexer.store.snapshot import Snapshot
 from indexer.store.tuning import text_queries
 from indexer.store.vector_writer import build_vector_file
 from indexer.store.vectors import FLAT, VectorManifest, delete_older, delete_others, kind_for
@@ -50,7 +52,8 @@ class IndexStore:
         self.segments = SegmentsTable(path / "segments")
         self.vectors_folder = path / "vectors"
         self.keywords_folder = path / "keywords"
-        self._keys: dict[str, pa.Table] = {}
+        self.keys_folder = path / "keys"
+        self._keys = KnownKeys(self.keys_folder, self.segments.folder)
 
     @classmethod
     def open(cls, path: str | Location) -> IndexStore:
@@ -138,7 +141,7 @@ class IndexStore:
         if path.is_file():
             raise StorageError(f"the index path {str(path)!r} is a file: name a folder")
         if path.is_dir() and any(
-            entry.name not in ("videos", "segments", "vectors", "keywords")
+            entry.name not in ("videos", "segments", "vectors", "keywords", "keys")
             for entry in path.iterdir()
             if not entry.name.startswith(".")
         ):
@@ -159,9 +162,7 @@ class IndexStore:
     def snapshot(self, version: int | None = None) -> Snapshot:
         """The newest consistent view. Files already read by an earlier call are not read again."""
         ledger = self.ledger.snapshot(version)
-        files = self.segments.files()
-        self._keys = {file: self._keys[file] if file in self._keys else read_keys(file) for file in files}
-        rows = SegmentRows(files, list(self._keys.values()), ledger.indexed)
+        rows = SegmentRows(self._keys.of(self.segments.files()), ledger.indexed)
         is_ours = ledger.generation == self.ledger.generation
         config = self.config if is_ours else self._config_of(ledger.generation)
         return Snapshot(config, ledger, rows, self.vectors_folder, self.keywords_folder)
@@ -206,13 +207,12 @@ class IndexStore:
             return None
         if queries is None and kind != FLAT:
             queries = text_queries(snapshot.config)
-        order = snapshot.file_order
         manifest = build_vector_file(
             self.vectors_folder,
             parts=snapshot.embeddings_by_file(),
             dim=snapshot.config.embedding_dim,
-            segment_ids=snapshot.rows.segment_ids[order],
-            batch_ids=snapshot.rows.batch_ids.take(pa.array(order)),
+            segment_ids=snapshot.rows.segment_ids,
+            batch_ids=snapshot.rows.batch_ids,
             ledger_version=snapshot.ledger.version,
             kind=kind,
             queries=queries,
@@ -222,6 +222,17 @@ class IndexStore:
         delete_older(self.vectors_folder)
         return manifest
 
+    def build_keys(self, *, anew: bool = False) -> bool:
+        """Writes a key file where opening the index without one would take longer, and whether it did.
+
+        Args:
+            anew: write it even where one seems to be there, and delete all others.
+        """
+        table = open_delta(self.segments.folder)
+        if anew:
+            delete_key_files(self.keys_folder)
+        return self._keys.build(data_files(table, self.segments.folder), table.version())
+
     def build_keywords(self) -> bool:
         """Writes a keyword file for the newest ledger version, and whether it did: not where one is whole, or empty."""
         snapshot = self.snapshot()
@@ -229,12 +240,11 @@ class IndexStore:
         is_whole = keywords.has_file and not (keywords.uncovered or keywords.tombstones or keywords.damaged)
         if snapshot.num_segments == 0 or is_whole:
             return False
-        order = snapshot.file_order
         manifest = build_keyword_file(
             self.keywords_folder,
             texts=(text for _, texts in snapshot.all_texts() for text in texts),
-            segment_ids=snapshot.rows.segment_ids[order],
-            batch_ids=snapshot.rows.batch_ids.take(pa.array(order)),
+            segment_ids=snapshot.rows.segment_ids,
+            batch_ids=snapshot.rows.batch_ids,
             ledger_version=snapshot.ledger.version,
         )
         delete_other_keywords(self.keywords_folder, manifest, num_others=0 if keywords.damaged else 1)

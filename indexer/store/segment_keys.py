@@ -1,0 +1,143 @@
+"""The columns of segment files that decide which moments are visible, and say when they are: a few bytes a moment.
+
+Moments of one video follow each other in a file, so video and batch are kept once for each run of moments that share
+them, and the batch's name once for all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from indexer import schema
+from indexer.store.delta import read_parquet_files
+
+_COLUMNS = ["segment_id", "video_id", "batch_id", "start_s", "end_s"]
+# Files read at once: in a bucket each waits for several answers.
+_MOST_READERS = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SegmentKeys:
+    """The keys of M stored moments, file after file; whether they are visible, the ledger decides.
+
+    Attributes:
+        files: paths of the F segment files.
+        file_starts: int64 [F + 1], where the moments of each file begin, and M.
+        segment_ids: int64 [M]; may be mapped from a file, as the next two.
+        start_s, end_s: float64 [M], seconds.
+        run_starts: int64 [R + 1], where each run of moments of one video and batch begins, and M; none crosses files.
+        run_videos: int64 [R], `video_id`.
+        run_batches: int32 [R], index into `batches`.
+        batches: string [B], each once.
+    """
+
+    files: list[str]
+    file_starts: np.ndarray
+    segment_ids: np.ndarray
+    start_s: np.ndarray
+    end_s: np.ndarray
+    run_starts: np.ndarray
+    run_videos: np.ndarray
+    run_batches: np.ndarray
+    batches: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.segment_ids)
+
+    def equals(self, other: SegmentKeys) -> bool:
+        """Whether both say the same of the same files in the same order."""
+        ours, theirs = (keys.batches.take(pa.array(keys.run_batches)) for keys in (self, other))
+        names = ("file_starts", "segment_ids", "start_s", "end_s", "run_starts", "run_videos")
+        same = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
+        return same and self.files == other.files and ours.equals(theirs)
+
+    def only(self, files: Collection[str]) -> SegmentKeys:
+        """The keys of those of its files that are named."""
+        kept = [number for number, file in enumerate(self.files) if file in files]
+        return self if len(kept) == len(self.files) else joined([self._of_file(number) for number in kept])
+
+    def _of_file(self, number: int) -> SegmentKeys:
+        start, end = self.file_starts[number : number + 2]
+        first, last = np.searchsorted(self.run_starts, [start, end])
+        return SegmentKeys(
+            files=[self.files[number]],
+            file_starts=np.array([0, end - start]),
+            segment_ids=self.segment_ids[start:end],
+            start_s=self.start_s[start:end],
+            end_s=self.end_s[start:end],
+            run_starts=self.run_starts[first : last + 1] - start,
+            run_videos=self.run_videos[first:last],
+            run_batches=self.run_batches[first:last],
+            batches=self.batches,
+        )
+
+
+def read_keys(files: Sequence[str]) -> list[SegmentKeys]:
+    """The keys of some segment files, one object a file, several read at once.
+
+    Raises:
+        IndexFormatError: a file is missing or damaged.
+    """
+    if len(files) < 2:
+        return [_read(file) for file in files]
+    with ThreadPoolExecutor(min(_MOST_READERS, 4 * (os.cpu_count() or 1), len(files))) as readers:
+        return list(readers.map(_read, files))
+
+
+def _read(file: str) -> SegmentKeys:
+    table = read_parquet_files([file], schema.SEGMENTS, _COLUMNS).combine_chunks()
+    videos = table["video_id"].to_numpy()
+    batches = table["batch_id"].combine_chunks().dictionary_encode()
+    codes = batches.indices.to_numpy()
+    is_first = np.ones(len(videos), dtype=bool)
+    is_first[1:] = (np.diff(videos) != 0) | (np.diff(codes) != 0)
+    starts = np.flatnonzero(is_first)
+    return SegmentKeys(
+        files=[file],
+        file_starts=np.array([0, len(videos)]),
+        segment_ids=table["segment_id"].to_numpy().copy(),  # Arrow's own would keep all columns of the file in memory
+        start_s=table["start_s"].to_numpy().copy(),
+        end_s=table["end_s"].to_numpy().copy(),
+        run_starts=np.append(starts, len(videos)),
+        run_videos=videos[starts],
+        run_batches=codes[starts],
+        batches=batches.dictionary,
+    )
+
+
+def joined(parts: Iterable[SegmentKeys]) -> SegmentKeys:
+    """Several as one, in their order."""
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    file_counts = [np.diff(part.file_starts) for part in parts]
+    run_counts = [np.diff(part.run_starts) for part in parts]
+    batches = pc.unique(pa.chunked_array([part.batches for part in parts], pa.string()))
+    # The dictionary of a file is often that of the file before.
+    codes = {id(part.batches): pc.index_in(part.batches, value_set=batches).to_numpy() for part in parts}
+    return SegmentKeys(
+        files=[file for part in parts for file in part.files],
+        file_starts=_starts(file_counts),
+        segment_ids=_concatenated([part.segment_ids for part in parts], np.int64),
+        start_s=_concatenated([part.start_s for part in parts], np.float64),
+        end_s=_concatenated([part.end_s for part in parts], np.float64),
+        run_starts=_starts(run_counts),
+        run_videos=_concatenated([part.run_videos for part in parts], np.int64),
+        run_batches=_concatenated([codes[id(part.batches)][part.run_batches] for part in parts], np.int32),
+        batches=batches,
+    )
+
+
+def _concatenated(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype), *arrays], dtype=dtype)
+
+
+def _starts(counts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(_concatenated(counts, np.int64))])
