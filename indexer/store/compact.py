@@ -30,9 +30,9 @@ from indexer.store.delta import (
     read_parquet_files,
 )
 from indexer.store.index import IndexStore
-from indexer.store.segments_table import SegmentFile, write_segment_file
 from indexer.store.segment_keys import joined, read_keys
 from indexer.store.segment_rows import SegmentRows
+from indexer.store.segments_table import SegmentFile, write_segment_file
 from indexer.store.sweep import delete_unneeded, maintenance_lock
 
 SAFETY_HOURS = 24

@@ -18,12 +18,12 @@ from indexer.config import FORMAT_VERSION, IndexConfig
 from indexer.errors import IndexFormatError, IndexNotFoundError, IndexSettingsError, StorageError
 from indexer.storage import Location, create_whole, location, write_whole
 from indexer.store.delta import data_files, detail_of, open_delta
-from indexer.store.key_files import KnownKeys, delete_key_files
+from indexer.store.key_files import KnownKeys
 from indexer.store.keywords import build_keyword_file, delete_other_keywords
 from indexer.store.ledger import Ledger
 from indexer.store.moment_vectors import Coverage
-from indexer.store.segments_table import SegmentFile, SegmentsTable
 from indexer.store.segment_rows import SegmentRows
+from indexer.store.segments_table import SegmentFile, SegmentsTable
 from indexer.store.snapshot import Snapshot
 from indexer.store.tuning import text_queries
 from indexer.store.vector_writer import build_vector_file
@@ -228,9 +228,9 @@ class IndexStore:
         Args:
             anew: write it even where one seems to be there, and delete all others.
         """
-        table = open_delta(self.segments.folder)
         if anew:
-            delete_key_files(self.keys_folder)
+            self._keys.forget()
+        table = open_delta(self.segments.folder)
         return self._keys.build(data_files(table, self.segments.folder), table.version())
 
     def build_keywords(self) -> bool:

@@ -89,6 +89,12 @@ class KnownKeys:
         write_key_file(self._folder, keys, version)
         return True
 
+    def forget(self) -> None:
+        """Deletes all key files, and what is known: it may come from one of them."""
+        for path in list(list_key_files(self._folder)):
+            path.unlink(missing_ok=True)
+        self._known = joined([])
+
     def _from_key_file(self, files: set[str]) -> SegmentKeys:
         """What the newest usable key file says of some segment files."""
         for path in list_key_files(self._folder):
@@ -133,12 +139,6 @@ def _table(keys: SegmentKeys) -> pa.Table:
 def list_key_files(folder: Location) -> Iterator[Location]:
     """Key files in the folder, newest first."""
     yield from sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}"), key=_name, reverse=True)
-
-
-def delete_key_files(folder: Location) -> None:
-    """Deletes all; a reader that has one open keeps it."""
-    for path in list(list_key_files(folder)):
-        path.unlink(missing_ok=True)
 
 
 def _name(path: Location) -> str:

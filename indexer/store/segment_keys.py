@@ -6,9 +6,7 @@ them, and the batch's name once for all.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from indexer import schema
-from indexer.store.delta import read_parquet_files
+from indexer.store.delta import in_parallel, read_parquet_files
 
 _COLUMNS = ["segment_id", "video_id", "batch_id", "start_s", "end_s"]
-# Files read at once: in a bucket each waits for several answers.
-_MOST_READERS = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,10 +81,7 @@ def read_keys(files: Sequence[str]) -> list[SegmentKeys]:
     Raises:
         IndexFormatError: a file is missing or damaged.
     """
-    if len(files) < 2:
-        return [_read(file) for file in files]
-    with ThreadPoolExecutor(min(_MOST_READERS, 4 * (os.cpu_count() or 1), len(files))) as readers:
-        return list(readers.map(_read, files))
+    return in_parallel(_read, files)
 
 
 def _read(file: str) -> SegmentKeys:

@@ -26,6 +26,7 @@ from indexer.store.moment_vectors import Coverage, MomentVectors
 from indexer.store.segment_rows import SegmentRows
 from indexer.store.vectors import VectorFile, list_manifests, open_vector_file
 
+
 class Snapshot:
     """The visible moments and videos of one ledger version. Immutable; open a new one to see later commits."""
 

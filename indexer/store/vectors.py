@@ -74,7 +74,7 @@ class VectorFile:
         manifest: see `VectorManifest`.
         vectors: float32 [N, dim]; mapped from a file if the collection is large.
         segment_ids: int64 [N].
-        batch_ids: string [N].
+        batch_ids: string [N], as a dictionary.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class VectorFile:
         manifest: VectorManifest,
         vectors: np.ndarray,
         segment_ids: np.ndarray,
-        batch_ids: pa.Array,
+        batch_ids: pa.DictionaryArray,
         inverted: InvertedFile | None = None,
     ) -> None:
         self.manifest = manifest
@@ -177,8 +177,8 @@ def open_vector_file(folder: Location, manifest: VectorManifest, *, read_all: bo
             raise IndexFormatError(
                 f"the vector file {name!r} is damaged: its checksum differs from the one in its manifest"
             ) from error
-    with pq.ParquetFile(paths[".rows.parquet"]) as parquet:
-        rows = parquet.read(use_threads=False)
+    with pq.ParquetFile(paths[".rows.parquet"], read_dictionary=["batch_id"]) as parquet:
+        rows = parquet.read(use_threads=False).unify_dictionaries()
     keys = rows["segment_id"].to_numpy(), rows["batch_id"].combine_chunks()
     if manifest.kind == FLAT:
         return VectorFile(manifest, open_flat(paths[".faiss"]), *keys)
