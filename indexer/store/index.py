@@ -26,6 +26,7 @@ from indexer.store.segment_rows import SegmentRows
 from indexer.store.segments_table import SegmentFile, SegmentsTable
 from indexer.store.snapshot import Snapshot
 from indexer.store.tuning import text_queries
+from indexer.store.vector_shards import MapShards, ShardedCoding
 from indexer.store.vector_writer import build_vector_file
 from indexer.store.vectors import FLAT, VectorManifest, delete_older, delete_others, kind_for
 
@@ -34,6 +35,8 @@ _REFRESHED = "index-{generation}.json"
 # A run leaves the vector file of a large collection as it is up to these shares of its moments: scanning so many costs
 # a search about as much again, and a new file costs minutes. `compact` covers them all.
 _MOST_UNCOVERED, _MOST_TOMBSTONES = 0.02, 0.1
+# Two shards. Of fewer moments, starting tasks and reading vectors a second time would cost more than they save.
+_SHARDED_FROM = 1_000_000
 
 
 class IndexStore:
@@ -188,7 +191,12 @@ class IndexStore:
         return self.ledger.commit(videos, remove)
 
     def build_vectors(
-        self, *, anew: bool = False, if_due: bool = False, queries: np.ndarray | None = None
+        self,
+        *,
+        anew: bool = False,
+        if_due: bool = False,
+        queries: np.ndarray | None = None,
+        map_shards: MapShards | None = None,
     ) -> VectorManifest | None:
         """Writes a vector file for the newest ledger version; None where it is covered already, or empty.
 
@@ -196,13 +204,15 @@ class IndexStore:
             anew: write it even where one seems to cover the version, and delete all others.
             if_due: leave it where what is not covered costs a search little beside what a new file would cost.
             queries: float32 [Q, dim], what a search in a large collection is tuned with; None: everyday sentences.
+            map_shards: runs tasks on other machines, which a collection of a million moments is worth; None has none.
         """
         snapshot = self.snapshot()
         coverage = snapshot.coverage
         is_covered = not coverage.uncovered and not coverage.tombstones and not coverage.damaged
         if snapshot.num_segments == 0 or (is_covered and not anew):
             return None
-        kind = kind_for(snapshot.num_segments, snapshot.config.embedding_dim)
+        rows, dim = snapshot.rows, snapshot.config.embedding_dim
+        kind = kind_for(len(rows), dim)
         if if_due and kind == coverage.kind != FLAT and not coverage.damaged and not _is_stale(coverage):
             return None
         if queries is None and kind != FLAT:
@@ -210,12 +220,17 @@ class IndexStore:
         manifest = build_vector_file(
             self.vectors_folder,
             parts=snapshot.embeddings_by_file(),
-            dim=snapshot.config.embedding_dim,
-            segment_ids=snapshot.rows.segment_ids,
-            batch_ids=snapshot.rows.batch_ids,
+            dim=dim,
+            segment_ids=rows.segment_ids,
+            batch_ids=rows.batch_ids,
             ledger_version=snapshot.ledger.version,
             kind=kind,
             queries=queries,
+            # Where most moments are new, lists of the old ones (of another model, perhaps) are no use.
+            previous=None if anew or 2 * coverage.covered < len(rows) else snapshot.vector_file,
+            code=ShardedCoding(self.vectors_folder, rows, dim, map_shards)
+            if map_shards and len(rows) >= _SHARDED_FROM
+            else None,
         )
         if anew or coverage.damaged:
             delete_others(self.vectors_folder, manifest)

@@ -12,7 +12,7 @@ from indexer import schema
 from indexer.config import IndexConfig
 from indexer.errors import IndexFormatError
 from indexer.storage import Location
-from indexer.store.delta import opened_parquet, read_parquet_file
+from indexer.store.delta import read_parquet_file, read_rows
 from indexer.store.keywords import (
     KeywordFile,
     Keywords,
@@ -24,6 +24,7 @@ from indexer.store.keywords import (
 from indexer.store.ledger import LedgerSnapshot
 from indexer.store.moment_vectors import Coverage, MomentVectors
 from indexer.store.segment_rows import SegmentRows
+from indexer.store.segments_table import embeddings_in
 from indexer.store.vectors import VectorFile, list_manifests, open_vector_file
 
 
@@ -63,7 +64,7 @@ class Snapshot:
         parts, order = [], []
         for number in np.unique(numbers):
             positions = np.flatnonzero(numbers == number)
-            parts.append(_read_rows(self.rows.files[number], file_rows[positions], columns))
+            parts.append(read_rows(self.rows.files[number], file_rows[positions], columns))
             order.append(positions)
         if not parts:
             return pa.schema([schema.SEGMENTS.field(name) for name in columns]).empty_table()
@@ -79,16 +80,16 @@ class Snapshot:
         """Fused vectors float32 [N, dim] of all visible moments, or of some of them in the given order."""
         wanted = np.arange(len(self.rows)) if rows is None else np.asarray(rows, dtype=np.int64)
         if rows is not None and len(rows) < len(self.rows) // 4:
-            return _vectors(self.read(wanted, ["embedding"]), self.config.embedding_dim)
+            return embeddings_in(self.read(wanted, ["embedding"]), self.config.embedding_dim)
         result = np.empty((len(self.rows), self.config.embedding_dim), dtype=np.float32)
         for file_rows, table in self.read_file_by_file(["embedding"]):
-            result[file_rows] = _vectors(table, self.config.embedding_dim)
+            result[file_rows] = embeddings_in(table, self.config.embedding_dim)
         return result[wanted]
 
     def embeddings_by_file(self) -> Iterator[np.ndarray]:
         """Fused vectors float32 [n, dim] of all visible moments in parts, in their order."""
         for _, table in self.read_file_by_file(["embedding"]):
-            yield _vectors(table, self.config.embedding_dim)
+            yield embeddings_in(table, self.config.embedding_dim)
 
     def texts(self, rows: np.ndarray) -> list[MomentText]:
         """The words of some visible moments, in the order of `rows`."""
@@ -145,6 +146,11 @@ class Snapshot:
         """How much of this version the vector file covers, and how well it does."""
         return self._vectors.coverage
 
+    @property
+    def vector_file(self) -> VectorFile | None:
+        """The one that searches use."""
+        return self._vectors.file
+
     @functools.cached_property
     def _vectors(self) -> MomentVectors:
         file, damaged = self._vector_file()
@@ -162,19 +168,3 @@ class Snapshot:
             except IndexFormatError as error:
                 damaged.append(str(error))
         return None, damaged
-
-
-def _vectors(table: pa.Table, dim: int) -> np.ndarray:
-    column = table["embedding"].combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, dim)
-
-
-def _read_rows(file: str, rows: np.ndarray, columns: list[str]) -> pa.Table:
-    with opened_parquet(file) as parquet:
-        ends = np.cumsum([parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)])
-        groups = np.searchsorted(ends, rows, side="right")
-        used = np.unique(groups)
-        starts = np.concatenate([[0], ends[:-1]])
-        table = parquet.read_row_groups(used.tolist(), columns=columns, use_threads=False).select(columns)
-        offsets = np.concatenate([[0], np.cumsum(ends[used] - starts[used])])[:-1]
-        return table.take(pa.array(offsets[np.searchsorted(used, groups)] + rows - starts[groups]))
