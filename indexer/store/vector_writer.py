@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import uuid
@@ -83,8 +84,11 @@ def build_vector_file(
             **facts,
         )
         write_whole(folder / f"{name}.json", json.dumps(asdict(manifest), indent=1).encode())
-    except OSError as error:
-        delete_files(folder, name)
+    except BaseException as error:
+        with contextlib.suppress(OSError, StorageError):  # what is left has no manifest: nobody reads it
+            delete_files(folder, name)
+        if not isinstance(error, OSError):
+            raise
         raise StorageError(f"the vectors could not be written to {str(folder)!r}: {error.strerror or error}") from error
     return manifest
 

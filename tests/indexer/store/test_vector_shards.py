@@ -68,7 +68,7 @@ def assert_same_file(maker):
     assert names_in(maker.store.vectors_folder) == {f"{together.name}{s}" for s in (".json", *together.sha256)}
     queries = np.stack([maker.unit() for _ in range(20)])
     snapshot = IndexStore.open(maker.store.path).snapshot()
-    scores, rows = snapshot.search(queries, 280)
+    scores, _ = snapshot.search(queries, 280)
     np.testing.assert_allclose(scores, -np.sort(-(queries @ snapshot.embeddings().T), axis=1), atol=1e-5)
     assert snapshot.coverage.covered == 280
 
