@@ -17,26 +17,18 @@ from deltalake.exceptions import DeltaError
 from indexer.config import FORMAT_VERSION, IndexConfig
 from indexer.errors import IndexFormatError, IndexNotFoundError, IndexSettingsError, StorageError
 from indexer.storage import Location, create_whole, location, write_whole
+from indexer.store.builds import build_keywords, build_vectors
 from indexer.store.delta import data_files, detail_of, open_delta
 from indexer.store.key_files import KnownKeys
-from indexer.store.keywords import build_keyword_file, delete_other_keywords
 from indexer.store.ledger import Ledger
-from indexer.store.moment_vectors import Coverage
 from indexer.store.segment_rows import SegmentRows
 from indexer.store.segments_table import SegmentFile, SegmentsTable
 from indexer.store.snapshot import Snapshot
-from indexer.store.tuning import text_queries
-from indexer.store.vector_shards import MapShards, ShardedCoding
-from indexer.store.vector_writer import build_vector_file
-from indexer.store.vectors import FLAT, VectorManifest, delete_older, delete_others, kind_for
+from indexer.store.vector_shards import MapShards
+from indexer.store.vectors import VectorManifest
 
 _SETTINGS = "index.json"
 _REFRESHED = "index-{generation}.json"
-# A run leaves the vector file of a large collection as it is up to these shares of its moments: scanning so many costs
-# a search about as much again, and a new file costs minutes. `compact` covers them all.
-_MOST_UNCOVERED, _MOST_TOMBSTONES = 0.02, 0.1
-# Two shards. Of fewer moments, starting tasks and reading vectors a second time would cost more than they save.
-_SHARDED_FROM = 1_000_000
 
 
 class IndexStore:
@@ -198,44 +190,15 @@ class IndexStore:
         queries: np.ndarray | None = None,
         map_shards: MapShards | None = None,
     ) -> VectorManifest | None:
-        """Writes a vector file for the newest ledger version; None where it is covered already, or empty.
-
-        Args:
-            anew: write it even where one seems to cover the version, and delete all others.
-            if_due: leave it where what is not covered costs a search little beside what a new file would cost.
-            queries: float32 [Q, dim], what a search in a large collection is tuned with; None: everyday sentences.
-            map_shards: runs tasks on other machines, which a collection of a million moments is worth; None has none.
-        """
-        snapshot = self.snapshot()
-        coverage = snapshot.coverage
-        is_covered = not coverage.uncovered and not coverage.tombstones and not coverage.damaged
-        if snapshot.num_segments == 0 or (is_covered and not anew):
-            return None
-        rows, dim = snapshot.rows, snapshot.config.embedding_dim
-        kind = kind_for(len(rows), dim)
-        if if_due and kind == coverage.kind != FLAT and not coverage.damaged and not _is_stale(coverage):
-            return None
-        if queries is None and kind != FLAT:
-            queries = text_queries(snapshot.config)
-        manifest = build_vector_file(
+        """Writes a vector file for the newest ledger version: see `indexer.store.builds.build_vectors`."""
+        return build_vectors(
+            self.snapshot(),
             self.vectors_folder,
-            parts=snapshot.embeddings_by_file(),
-            dim=dim,
-            segment_ids=rows.segment_ids,
-            batch_ids=rows.batch_ids,
-            ledger_version=snapshot.ledger.version,
-            kind=kind,
+            anew=anew,
+            if_due=if_due,
             queries=queries,
-            # Where most moments are new, lists of the old ones (of another model, perhaps) are no use.
-            previous=None if anew or 2 * coverage.covered < len(rows) else snapshot.vector_file,
-            code=ShardedCoding(self.vectors_folder, rows, dim, map_shards)
-            if map_shards and len(rows) >= _SHARDED_FROM
-            else None,
+            map_shards=map_shards,
         )
-        if anew or coverage.damaged:
-            delete_others(self.vectors_folder, manifest)
-        delete_older(self.vectors_folder)
-        return manifest
 
     def build_keys(self, *, anew: bool = False) -> bool:
         """Writes a key file where opening the index without one would take longer, and whether it did.
@@ -250,25 +213,7 @@ class IndexStore:
 
     def build_keywords(self) -> bool:
         """Writes a keyword file for the newest ledger version, and whether it did: not where one is whole, or empty."""
-        snapshot = self.snapshot()
-        keywords = snapshot.keywords
-        is_whole = keywords.has_file and not (keywords.uncovered or keywords.tombstones or keywords.damaged)
-        if snapshot.num_segments == 0 or is_whole:
-            return False
-        manifest = build_keyword_file(
-            self.keywords_folder,
-            texts=(text for _, texts in snapshot.all_texts() for text in texts),
-            segment_ids=snapshot.rows.segment_ids,
-            batch_ids=snapshot.rows.batch_ids,
-            ledger_version=snapshot.ledger.version,
-        )
-        delete_other_keywords(self.keywords_folder, manifest, num_others=0 if keywords.damaged else 1)
-        return True
-
-
-def _is_stale(coverage: Coverage) -> bool:
-    num_moments = coverage.covered + coverage.uncovered
-    return coverage.uncovered > _MOST_UNCOVERED * num_moments or coverage.tombstones > _MOST_TOMBSTONES * num_moments
+        return build_keywords(self.snapshot(), self.keywords_folder)
 
 
 def _require_equal(store: IndexStore, config: IndexConfig) -> None:

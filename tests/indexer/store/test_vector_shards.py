@@ -17,7 +17,7 @@ from indexer.store.vectors import IVF, list_manifests
 def small_shards(monkeypatch):
     """Three of 128 moments, coded 64 at a time, in an index that counts as a large one."""
     monkeypatch.setattr("indexer.store.vectors.FLAT_UP_TO_BYTES", 0)
-    monkeypatch.setattr("indexer.store.index._SHARDED_FROM", 200)
+    monkeypatch.setattr("indexer.store.builds._SHARDED_FROM", 200)
     monkeypatch.setattr("indexer.store.inverted_file.ROWS_AT_ONCE", 64)
     monkeypatch.setattr("indexer.store.vector_shards.ROWS_AT_ONCE", 64)
     monkeypatch.setattr("indexer.store.vector_shards._ROWS_PER_SHARD", 128)
