@@ -23,11 +23,12 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from indexer.errors import IndexFormatError, StorageError
-from indexer.storage import Location, ObjectPath, location, open_binary
+from indexer.storage import Location, ObjectPath, is_object_uri, location, open_binary
 from indexer.storage.s3 import broke_off, delta_options, explain, is_unreachable, persistently
 
 Read = TypeVar("Read")
-_MOST_READERS = 16
+# In a bucket each reader waits for its answers. On this machine each costs memory that allocators keep for its thread.
+_BUCKET_READERS, _MANY_FILES = 16, 32
 
 
 def delta_uri(folder: Location) -> str:
@@ -153,10 +154,11 @@ def read_parquet_files(files: Sequence[str], table_schema: pa.Schema, columns: l
 
 
 def in_parallel(read: Callable[[str], Read], files: Sequence[str]) -> list[Read]:
-    """What a function reads of each file, in their order, several at once: in a bucket each waits for its answers."""
-    if len(files) < 2:
+    """What a function reads of each file, in their order; of many files, and in a bucket, several at once."""
+    if len(files) < 2 or (len(files) < _MANY_FILES and not is_object_uri(files[0])):
         return [read(file) for file in files]
-    with ThreadPoolExecutor(min(_MOST_READERS, 4 * (os.cpu_count() or 1), len(files))) as readers:
+    num_readers = _BUCKET_READERS if is_object_uri(files[0]) else os.cpu_count() or 1
+    with ThreadPoolExecutor(min(num_readers, len(files))) as readers:
         return list(readers.map(read, files))
 
 
