@@ -182,6 +182,16 @@ def test_files_of_another_format_are_passed_over(maker, always):
     assert seen(IndexStore.open(maker.store.path)) == joined_tables(maker.store)
 
 
+def test_half_a_key_file_of_a_killed_run_is_swept(maker, always):
+    maker.store.build_keys()
+    path = only_key_file(maker.store)
+    leftover = path.with_name(f".{path.name}.tmp")
+    leftover.write_bytes(path.read_bytes()[:100])
+    assert seen(IndexStore.open(maker.store.path)) == joined_tables(maker.store)
+    compact(maker.store, older_than_hours=0)
+    assert not leftover.exists()
+
+
 def test_a_key_file_that_is_gone_is_an_error_of_the_format(maker, always):
     maker.store.build_keys()
     path = only_key_file(maker.store)
