@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from indexer.errors import IndexFormatError, StorageError
 from indexer.storage import DamagedCopyError, Location, verified_copy, write_whole
-from indexer.store.segment_keys import SegmentKeys, joined, read_keys
+from indexer.store.segment_keys import SegmentKeys, joined, read_keys, sorted_by_file
 
 # The number of the format: files of another one are passed over, and are written anew.
 _PREFIX, _SUFFIX = "k1-", ".arrow"
@@ -53,7 +53,7 @@ class KnownKeys:
         self._known = joined([])
 
     def of(self, files: Sequence[str]) -> SegmentKeys:
-        """The keys of some segment files, in any order of the files.
+        """The keys of some segment files, in the order of their names, wherever they were read from.
 
         Raises:
             IndexFormatError: a segment file is missing or damaged.
@@ -65,7 +65,7 @@ class KnownKeys:
             parts.append(self._from_key_file(missing))
             missing -= set(parts[1].files)
         parts += read_keys(sorted(missing))
-        self._known = joined([part for part in parts if part.files])
+        self._known = sorted_by_file(parts)
         return self._known
 
     def build(self, files: Sequence[str], version: int) -> bool:

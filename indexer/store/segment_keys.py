@@ -56,15 +56,17 @@ class SegmentKeys:
 
     def only(self, files: Collection[str]) -> SegmentKeys:
         """The keys of those of its files that are named."""
-        kept = [number for number, file in enumerate(self.files) if file in files]
-        return self if len(kept) == len(self.files) else joined([self._of_file(number) for number in kept])
+        return in_order([(self, number) for number, file in enumerate(self.files) if file in files])
 
-    def _of_file(self, number: int) -> SegmentKeys:
-        start, end = self.file_starts[number : number + 2]
+    def _between(self, number: int, beyond: int) -> SegmentKeys:
+        """Those of some files that follow each other, nothing copied."""
+        if beyond - number == len(self.files):
+            return self
+        start, end = self.file_starts[[number, beyond]]
         first, last = np.searchsorted(self.run_starts, [start, end])
         return SegmentKeys(
-            files=[self.files[number]],
-            file_starts=np.array([0, end - start]),
+            files=self.files[number:beyond],
+            file_starts=self.file_starts[number : beyond + 1] - start,
             segment_ids=self.segment_ids[start:end],
             start_s=self.start_s[start:end],
             end_s=self.end_s[start:end],
@@ -103,6 +105,27 @@ def _read(file: str) -> SegmentKeys:
         run_batches=codes[starts],
         batches=batches.dictionary,
     )
+
+
+def in_order(files: Iterable[tuple[SegmentKeys, int]]) -> SegmentKeys:
+    """Some files of several, each given as whose it is and its number there, in that order."""
+    parts: list[tuple[SegmentKeys, int, int]] = []
+    for keys, number in files:
+        if parts and parts[-1][0] is keys and parts[-1][2] == number:
+            parts[-1] = (keys, parts[-1][1], number + 1)
+        else:
+            parts.append((keys, number, number + 1))
+    return joined(keys._between(number, beyond) for keys, number, beyond in parts)
+
+
+def sorted_by_file(parts: Iterable[SegmentKeys]) -> SegmentKeys:
+    """Several as one, in the order of their files' names; copied only where that asks for it."""
+    files = [(file, keys, number) for keys in parts for number, file in enumerate(keys.files)]
+    return in_order((keys, number) for _, keys, number in sorted(files, key=_name))
+
+
+def _name(file: tuple[str, SegmentKeys, int]) -> str:
+    return file[0]
 
 
 def joined(parts: Iterable[SegmentKeys]) -> SegmentKeys:

@@ -13,7 +13,7 @@ from indexer.store.segment_keys import SegmentKeys
 
 
 class SegmentRows:
-    """Which moments are visible, and where each one is stored. Their order means nothing but that files stay together.
+    """Which moments are visible, and where each one is stored; in the order of `keys`, file after file.
 
     Args:
         keys: of all committed moments.

@@ -81,6 +81,7 @@ def test_visible_moments_after_any_order_of_changes(make_store, always, seed):
             compact(maker.store, older_than_hours=0)
         wanted = joined_tables(maker.store)
         for store in (maker.store, kept_open, IndexStore.open(maker.store.path)):
+            assert list(seen(store)) == list(wanted), "in the order of the files, with a key file or without"
             assert seen(store) == wanted
 
 
