@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -49,3 +52,13 @@ def memory() -> tuple[int, int]:
     status = Path("/proc/self/status").read_text()
     own, mapped = (int(status.partition(name)[2].split()[0]) * 1024 for name in ("RssAnon:", "RssFile:"))
     return own, mapped
+
+
+def settled_memory() -> tuple[int, int]:
+    """As `memory`, after allocators have given back what they keep for later."""
+    gc.collect()
+    if "pyarrow" in sys.modules:
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+    return memory()

@@ -41,6 +41,7 @@ _DIRECTORY = """    INDEX/
       segments/      Delta table, the moments; a row counts only while the ledger holds its (video_id, batch_id)
                      with status "indexed"
       vectors/       FAISS files with checksums, each for one version of the ledger; they can be rebuilt from segments/
+      keys/          ids and times of the moments of many segment files in one, so that an index opens at once; likewise
 
 From outside, the visible moments are one join. With DuckDB and its `delta` extension:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -19,6 +20,7 @@ from indexer.phases import Profile
 from indexer.recorder import Progress, Recorder, RunSummary, known_videos
 from indexer.storage import Location
 from indexer.store.index import IndexStore
+from indexer.store.vector_shards import MapShards, VectorShard
 from indexer.work import BatchResult, WorkItem
 from model.weights import canonical_name, frames_fingerprint, model_facts, require_weights
 
@@ -169,11 +171,25 @@ def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | N
     recorder.prune_rest()
     recorder.report("building vectors")
     with recorder.profile.watch.phase("vectors"):
-        store.build_vectors(if_due=True)
+        store.build_vectors(if_due=True, map_shards=_tasks_of(run, in_process))
         store.build_keywords()
+        store.build_keys()
     recorder.report("done")
     recorder.summary.profile = recorder.profile.to_dict()
     return recorder.summary
+
+
+def _tasks_of(run: RunConfig, in_process: bool | None) -> MapShards | None:
+    """Tasks on a cluster that the run has joined; on one machine FAISS itself keeps all cores busy."""
+    if in_process or not (run.address or os.environ.get("RAY_ADDRESS")):
+        return None
+
+    def map_shards(function: Callable[[VectorShard], str], shards: Sequence[VectorShard]) -> Iterator[str]:
+        from indexer.ray_tasks import map_on_ray
+
+        return map_on_ray(function, shards, address=run.address)
+
+    return map_shards
 
 
 def _is_handful(files: Sequence[VideoFile], run: RunConfig) -> bool:

@@ -21,6 +21,7 @@ from indexer.parts import joined_parts
 from indexer.phases import Profile
 from indexer.renamed import vanished_videos
 from indexer.store.index import IndexStore
+from indexer.vectors_meanwhile import VectorsMeanwhile
 from indexer.work import BatchResult, WorkItem
 
 _REMEMBERED = ["uri", "status", "size_bytes", "mtime_ns", "fingerprint", "attempts", "error_stage"]
@@ -112,7 +113,10 @@ class Recorder:
         self._started = started
         self._on_progress = on_progress
         self._total = self._num_parts = 0
-        self.known = known_videos(store.ledger.snapshot().videos)
+        videos = store.ledger.snapshot().videos
+        self.known = known_videos(videos)
+        num_moments = pc.sum(videos["num_segments"]).as_py() or 0
+        self._meanwhile = VectorsMeanwhile(store.path, num_moments, store.config.embedding_dim)
         self._vanished_sizes: set[int] = set()
         self._to_prune: set[str] = set()
         self._pending: list[BatchResult] = []
@@ -205,6 +209,7 @@ class Recorder:
                     self._commit()
                 self.report(phase if self._num_parts else now)
         finally:
+            self._meanwhile.stop()
             self._commit()
 
     def _noted(self, results: Iterator[BatchResult]) -> Iterator[BatchResult]:
@@ -235,6 +240,7 @@ class Recorder:
             files = [file for result in pending for file in result.files]
             with self.profile.watch.phase("commit"):
                 self.store.commit(pa.concat_tables(tables), files, remove=[schema.video_id(uri) for uri in renamed])
+            self._meanwhile.committed(sum(file.num_rows for file in files))
             self._to_prune -= renamed
             self.summary.removed += len(renamed)
 

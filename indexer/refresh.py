@@ -86,6 +86,7 @@ def refresh_index(
             snapshot = _Refresh(store, config, load_model(model, device, runtime="torch"), on_progress).run()
         store.build_vectors()
         store.build_keywords()
+        store.build_keys()
     return RefreshSummary(
         model=config.model,
         videos=snapshot.videos.num_rows,

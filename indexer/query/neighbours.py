@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.query.moments import TOUCHING_S, Hit, MergedHit, least_score
-from indexer.store.snapshot import SegmentRows
+from indexer.store.segment_rows import SegmentRows
 
 # Rows int64 [R] to hits, in any order; rows that the query may not find are left out.
 Score = Callable[[np.ndarray], Iterable[Hit]]

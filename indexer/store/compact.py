@@ -30,8 +30,9 @@ from indexer.store.delta import (
     read_parquet_files,
 )
 from indexer.store.index import IndexStore
+from indexer.store.segment_keys import joined, read_keys
+from indexer.store.segment_rows import SegmentRows
 from indexer.store.segments_table import SegmentFile, write_segment_file
-from indexer.store.snapshot import SegmentRows, read_keys
 from indexer.store.sweep import delete_unneeded, maintenance_lock
 
 SAFETY_HOURS = 24
@@ -114,6 +115,7 @@ def compact(
         deleted = delete_unneeded(store, older_than_hours)
         store.build_vectors()
         store.build_keywords()
+        store.build_keys()
         return CompactReport(
             files_before=len(files),
             files_after=len(store.segments.files()),
@@ -131,17 +133,16 @@ def _committed_files(store: IndexStore, cutoff_s: float) -> Iterator[_CommittedF
     folder = store.segments.folder
     actions = pa.table(open_delta(folder).get_add_actions(flatten=True))
     listed = actions.sort_by([("modification_time", "ascending"), ("path", "ascending")]).to_pylist()
-    paths = [str(folder / action["path"]) for action in listed]
-    keys = [read_keys(path) for path in paths]
-    visible = SegmentRows(paths, keys, store.ledger.snapshot().indexed)
-    for number, action in enumerate(listed):
-        kept = np.arange(keys[number].num_rows)
+    keys = joined(read_keys([str(folder / action["path"]) for action in listed]))
+    visible = {number: rows for number, _, rows in SegmentRows(keys, store.ledger.snapshot().indexed).by_file()}
+    for number, (action, num_rows) in enumerate(zip(listed, np.diff(keys.file_starts).tolist(), strict=True)):
+        kept = np.arange(num_rows)
         if action["modification_time"] <= cutoff_s * 1000:
-            kept = np.sort(visible.file_rows[visible.file_numbers == number])
+            kept = visible.get(number, kept[:0])
         yield _CommittedFile(
             name=action["path"],
             size_bytes=action["size_bytes"],
-            num_rows=keys[number].num_rows,
+            num_rows=num_rows,
             modified_ms=action["modification_time"],
             kept=kept,
         )

@@ -7,10 +7,13 @@ abort the interpreter at exit.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -19,8 +22,12 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from indexer.errors import IndexFormatError, StorageError
-from indexer.storage import Location, ObjectPath, location, open_binary
+from indexer.storage import Location, ObjectPath, is_object_uri, location, open_binary
 from indexer.storage.s3 import broke_off, delta_options, explain, is_unreachable, persistently
+
+Read = TypeVar("Read")
+# In a bucket each reader waits for its answers. On this machine each costs memory that allocators keep for its thread.
+_BUCKET_READERS, _MANY_FILES = 16, 32
 
 
 def delta_uri(folder: Location) -> str:
@@ -167,8 +174,17 @@ def read_parquet_files(files: Sequence[str], table_schema: pa.Schema, columns: l
         IndexFormatError: a file is missing or damaged.
     """
     wanted = table_schema if columns is None else pa.schema([table_schema.field(name) for name in columns])
-    tables = [_read_as(file, wanted) for file in files]
+    tables = in_parallel(lambda file: _read_as(file, wanted), files)
     return pa.concat_tables(tables) if tables else wanted.empty_table()
+
+
+def in_parallel(read: Callable[[str], Read], files: Sequence[str]) -> list[Read]:
+    """What a function reads of each file, in their order; of many files, and in a bucket, several at once."""
+    if len(files) < 2 or (len(files) < _MANY_FILES and not is_object_uri(files[0])):
+        return [read(file) for file in files]
+    num_readers = _BUCKET_READERS if is_object_uri(files[0]) else os.cpu_count() or 1
+    with ThreadPoolExecutor(min(num_readers, len(files))) as readers:
+        return list(readers.map(read, files))
 
 
 def _read_as(file: str, wanted: pa.Schema) -> pa.Table:

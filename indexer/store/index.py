@@ -17,21 +17,18 @@ from deltalake.exceptions import DeltaError
 from indexer.config import FORMAT_VERSION, IndexConfig
 from indexer.errors import IndexFormatError, IndexNotFoundError, IndexSettingsError, StorageError
 from indexer.storage import Location, create_whole, location, write_whole
-from indexer.store.delta import detail_of, open_delta
-from indexer.store.keywords import build_keyword_file, delete_other_keywords
+from indexer.store.builds import build_keywords, build_vectors
+from indexer.store.delta import data_files, detail_of, open_delta
+from indexer.store.key_files import KnownKeys
 from indexer.store.ledger import Ledger
-from indexer.store.moment_vectors import Coverage
+from indexer.store.segment_rows import SegmentRows
 from indexer.store.segments_table import SegmentFile, SegmentsTable
-from indexer.store.snapshot import SegmentRows, Snapshot, read_keys
-from indexer.store.tuning import text_queries
-from indexer.store.vector_writer import build_vector_file
-from indexer.store.vectors import FLAT, VectorManifest, delete_older, delete_others, kind_for
+from indexer.store.snapshot import Snapshot
+from indexer.store.vector_shards import MapShards
+from indexer.store.vectors import VectorManifest
 
 _SETTINGS = "index.json"
 _REFRESHED = "index-{generation}.json"
-# A run leaves the vector file of a large collection as it is up to these shares of its moments: scanning so many costs
-# a search about as much again, and a new file costs minutes. `compact` covers them all.
-_MOST_UNCOVERED, _MOST_TOMBSTONES = 0.02, 0.1
 
 
 class IndexStore:
@@ -50,7 +47,8 @@ class IndexStore:
         self.segments = SegmentsTable(path / "segments")
         self.vectors_folder = path / "vectors"
         self.keywords_folder = path / "keywords"
-        self._keys: dict[str, pa.Table] = {}
+        self.keys_folder = path / "keys"
+        self._keys = KnownKeys(self.keys_folder, self.segments.folder)
 
     @classmethod
     def open(cls, path: str | Location) -> IndexStore:
@@ -138,7 +136,7 @@ class IndexStore:
         if path.is_file():
             raise StorageError(f"the index path {str(path)!r} is a file: name a folder")
         if path.is_dir() and any(
-            entry.name not in ("videos", "segments", "vectors", "keywords")
+            entry.name not in ("videos", "segments", "vectors", "keywords", "keys")
             for entry in path.iterdir()
             if not entry.name.startswith(".")
         ):
@@ -159,9 +157,7 @@ class IndexStore:
     def snapshot(self, version: int | None = None) -> Snapshot:
         """The newest consistent view. Files already read by an earlier call are not read again."""
         ledger = self.ledger.snapshot(version)
-        files = self.segments.files()
-        self._keys = {file: self._keys[file] if file in self._keys else read_keys(file) for file in files}
-        rows = SegmentRows(files, list(self._keys.values()), ledger.indexed)
+        rows = SegmentRows(self._keys.of(self.segments.files()), ledger.indexed)
         is_ours = ledger.generation == self.ledger.generation
         config = self.config if is_ours else self._config_of(ledger.generation)
         return Snapshot(config, ledger, rows, self.vectors_folder, self.keywords_folder)
@@ -187,63 +183,37 @@ class IndexStore:
         return self.ledger.commit(videos, remove)
 
     def build_vectors(
-        self, *, anew: bool = False, if_due: bool = False, queries: np.ndarray | None = None
+        self,
+        *,
+        anew: bool = False,
+        if_due: bool = False,
+        queries: np.ndarray | None = None,
+        map_shards: MapShards | None = None,
     ) -> VectorManifest | None:
-        """Writes a vector file for the newest ledger version; None where it is covered already, or empty.
+        """Writes a vector file for the newest ledger version: see `indexer.store.builds.build_vectors`."""
+        return build_vectors(
+            self.snapshot(),
+            self.vectors_folder,
+            anew=anew,
+            if_due=if_due,
+            queries=queries,
+            map_shards=map_shards,
+        )
+
+    def build_keys(self, *, anew: bool = False) -> bool:
+        """Writes a key file where opening the index without one would take longer, and whether it did.
 
         Args:
-            anew: write it even where one seems to cover the version, and delete all others.
-            if_due: leave it where what is not covered costs a search little beside what a new file would cost.
-            queries: float32 [Q, dim], what a search in a large collection is tuned with; None: everyday sentences.
+            anew: write it even where one seems to be there, and delete all others.
         """
-        snapshot = self.snapshot()
-        coverage = snapshot.coverage
-        is_covered = not coverage.uncovered and not coverage.tombstones and not coverage.damaged
-        if snapshot.num_segments == 0 or (is_covered and not anew):
-            return None
-        kind = kind_for(snapshot.num_segments, snapshot.config.embedding_dim)
-        if if_due and kind == coverage.kind != FLAT and not coverage.damaged and not _is_stale(coverage):
-            return None
-        if queries is None and kind != FLAT:
-            queries = text_queries(snapshot.config)
-        order = snapshot.file_order
-        manifest = build_vector_file(
-            self.vectors_folder,
-            parts=snapshot.embeddings_by_file(),
-            dim=snapshot.config.embedding_dim,
-            segment_ids=snapshot.rows.segment_ids[order],
-            batch_ids=snapshot.rows.batch_ids.take(pa.array(order)),
-            ledger_version=snapshot.ledger.version,
-            kind=kind,
-            queries=queries,
-        )
-        if anew or coverage.damaged:
-            delete_others(self.vectors_folder, manifest)
-        delete_older(self.vectors_folder)
-        return manifest
+        if anew:
+            self._keys.forget()
+        table = open_delta(self.segments.folder)
+        return self._keys.build(data_files(table, self.segments.folder), table.version())
 
     def build_keywords(self) -> bool:
         """Writes a keyword file for the newest ledger version, and whether it did: not where one is whole, or empty."""
-        snapshot = self.snapshot()
-        keywords = snapshot.keywords
-        is_whole = keywords.has_file and not (keywords.uncovered or keywords.tombstones or keywords.damaged)
-        if snapshot.num_segments == 0 or is_whole:
-            return False
-        order = snapshot.file_order
-        manifest = build_keyword_file(
-            self.keywords_folder,
-            texts=(text for _, texts in snapshot.all_texts() for text in texts),
-            segment_ids=snapshot.rows.segment_ids[order],
-            batch_ids=snapshot.rows.batch_ids.take(pa.array(order)),
-            ledger_version=snapshot.ledger.version,
-        )
-        delete_other_keywords(self.keywords_folder, manifest, num_others=0 if keywords.damaged else 1)
-        return True
-
-
-def _is_stale(coverage: Coverage) -> bool:
-    num_moments = coverage.covered + coverage.uncovered
-    return coverage.uncovered > _MOST_UNCOVERED * num_moments or coverage.tombstones > _MOST_TOMBSTONES * num_moments
+        return build_keywords(self.snapshot(), self.keywords_folder)
 
 
 def _require_equal(store: IndexStore, config: IndexConfig) -> None:

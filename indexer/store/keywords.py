@@ -291,8 +291,8 @@ def open_keyword_file(folder: Location, manifest: KeywordManifest) -> KeywordFil
             raise IndexFormatError(
                 f"the keyword file {name!r} is damaged: its checksum differs from the one in its manifest"
             ) from error
-    with pq.ParquetFile(paths[".rows.parquet"]) as parquet:
-        rows = parquet.read(use_threads=False)
+    with pq.ParquetFile(paths[".rows.parquet"], read_dictionary=["batch_id"]) as parquet:
+        rows = parquet.read(use_threads=False).unify_dictionaries()
     return KeywordFile(paths[".sqlite"], rows["segment_id"].to_numpy(), rows["batch_id"].combine_chunks())
 
 

@@ -6,6 +6,7 @@ the loser of such a race reads the new version and tries again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -55,9 +56,11 @@ class LedgerSnapshot:
     generation: int
     videos: pa.Table
 
-    @property
+    @functools.cached_property
     def indexed(self) -> pa.Table:
-        return self.videos.filter(pc.equal(self.videos["status"], schema.INDEXED))
+        """Its rows with status "indexed"; all of them as they are, where none has failed."""
+        are_indexed = pc.equal(self.videos["status"], schema.INDEXED)
+        return self.videos if pc.all(are_indexed).as_py() else self.videos.filter(are_indexed)
 
     @property
     def failed(self) -> pa.Table:

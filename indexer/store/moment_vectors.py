@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.store.ann import Selection, merge, nearest
+from indexer.store.ann import merge, nearest
+from indexer.store.inverted_file import Selection
 from indexer.store.vectors import VectorFile
 
 
@@ -42,10 +43,13 @@ class MomentVectors:
 
     Args:
         file: the newest usable vector file, None if there is none.
-        file_to_row: int64, the moment of each row of the file, -1 where it is no longer visible.
+        file_to_row: int32 or int64, the moment of each row of the file, -1 where it is no longer visible.
         num_moments: N.
         read: fused vectors float32 [R, dim] of some moments, from the tables.
         damaged: what was wrong with newer vector files.
+
+    Attributes:
+        file: as given.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class MomentVectors:
         read: Callable[[np.ndarray], np.ndarray],
         damaged: Sequence[str],
     ) -> None:
-        self._file = file
+        self.file = file
         self._file_to_row = file_to_row
         self._num_moments = num_moments
         self._read = read
@@ -65,7 +69,7 @@ class MomentVectors:
     @property
     def coverage(self) -> Coverage:
         covered = int((self._file_to_row >= 0).sum())
-        manifest = self._file.manifest if self._file else None
+        manifest = self.file.manifest if self.file else None
         return Coverage(
             kind=manifest.kind if manifest else "none",
             covered=covered,
@@ -82,9 +86,9 @@ class MomentVectors:
         passing = None if allowed is None else np.flatnonzero(allowed)
         k = min(k, self._num_moments if passing is None else len(passing))
         best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        if self._file is not None and k:
-            scores, found = self._file.search(queries, k, self._within(passing))
-            best = scores, self._file_to_row[found]
+        if self.file is not None and k:
+            scores, found = self.file.search(queries, k, self._within(passing))
+            best = scores, self._file_to_row[found].astype(np.int64)
         uncovered, vectors = self._uncovered, self._uncovered_vectors
         if allowed is not None:
             is_allowed = allowed[uncovered]
@@ -97,11 +101,11 @@ class MomentVectors:
 
     def vectors_of(self, rows: np.ndarray) -> np.ndarray:
         """See `Snapshot.vectors_of`."""
-        if self._file is None:
+        if self.file is None:
             return self._read(rows)
         in_file = self._row_to_file[rows]
-        vectors = np.empty((len(rows), self._file.manifest.dim), np.float32)
-        vectors[in_file >= 0] = self._file.vectors[in_file[in_file >= 0]]
+        vectors = np.empty((len(rows), self.file.manifest.dim), np.float32)
+        vectors[in_file >= 0] = self.file.vectors[in_file[in_file >= 0]]
         if (in_file < 0).any():
             vectors[in_file < 0] = self._uncovered_vectors[np.searchsorted(self._uncovered, rows[in_file < 0])]
         return vectors
@@ -119,7 +123,7 @@ class MomentVectors:
 
     @functools.cached_property
     def _row_to_file(self) -> np.ndarray:
-        result = np.full(self._num_moments, -1, dtype=np.int64)
+        result = np.full(self._num_moments, -1, dtype=self._file_to_row.dtype)
         visible = np.flatnonzero(self._file_to_row >= 0)
         result[self._file_to_row[visible]] = visible
         return result

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -86,6 +87,12 @@ def _statistics(rows: pa.Table) -> str:
             "nullCount": {name: rows[name].null_count for name in _STATISTICS},
         }
     )
+
+
+def embeddings_in(table: pa.Table, dim: int) -> np.ndarray:
+    """The column `embedding` as float32 [N, dim]."""
+    column = table["embedding"].combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, dim)
 
 
 class SegmentsTable:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from indexer import schema
 from indexer.config import IndexConfig
@@ -25,55 +24,9 @@ from indexer.store.keywords import (
 from indexer.store.ledger import LedgerSnapshot
 from indexer.store.moment_vectors import Coverage, MomentVectors
 from indexer.store.row_reader import RowReader
+from indexer.store.segment_rows import SegmentRows
+from indexer.store.segments_table import embeddings_in
 from indexer.store.vectors import VectorFile, list_manifests, open_vector_file
-
-_KEY_COLUMNS = ["segment_id", "video_id", "batch_id", "start_s", "end_s"]
-
-
-class SegmentRows:
-    """Which moments are visible, and where each one is stored.
-
-    Attributes:
-        segment_ids, start_s, end_s: numpy arrays [N], one entry a visible moment.
-        video_rows: int64 [N], the row of `videos` that the moment belongs to.
-        file_numbers, file_rows: int64 [N], the file (index into `files`) and the row in it.
-        batch_ids: string [N].
-    """
-
-    def __init__(self, files: Sequence[str], keys: Sequence[pa.Table], videos: pa.Table) -> None:
-        self.files = list(files)
-        table = pa.concat_tables(keys) if keys else schema.SEGMENTS.empty_table().select(_KEY_COLUMNS)
-        file_numbers = np.repeat(np.arange(len(keys)), [key.num_rows for key in keys])
-        file_rows = np.concatenate([np.arange(key.num_rows) for key in keys]) if keys else np.empty(0, np.int64)
-        video_rows = _find(videos["video_id"].to_numpy(), table["video_id"].to_numpy())
-        ledger_batches = videos["batch_id"].combine_chunks().dictionary_encode()
-        batch_of_row = pc.index_in(table["batch_id"], value_set=ledger_batches.dictionary).fill_null(-1).to_numpy()
-        batch_of_video = ledger_batches.indices.to_numpy() if len(videos) else np.empty(0, np.int32)
-        visible = video_rows >= 0
-        visible[visible] = batch_of_row[visible] == batch_of_video[video_rows[visible]]
-        chosen = np.flatnonzero(visible)
-        self.segment_ids = table["segment_id"].to_numpy()[chosen]
-        self.start_s = table["start_s"].to_numpy()[chosen]
-        self.end_s = table["end_s"].to_numpy()[chosen]
-        self.batch_ids = table["batch_id"].combine_chunks().take(pa.array(chosen))
-        self.video_rows = video_rows[chosen]
-        self.file_numbers = file_numbers[chosen]
-        self.file_rows = file_rows[chosen]
-
-    def __len__(self) -> int:
-        return len(self.segment_ids)
-
-    @functools.cached_property
-    def in_order(self) -> np.ndarray:
-        """Rows int64 [N] by video, and within each by time."""
-        return np.lexsort((self.start_s, self.video_rows))
-
-    @functools.cached_property
-    def places(self) -> np.ndarray:
-        """Where each row stands in `in_order`, int64 [N]."""
-        places = np.empty(len(self), dtype=np.int64)
-        places[self.in_order] = np.arange(len(self))
-        return places
 
 
 class Snapshot:
@@ -109,12 +62,11 @@ class Snapshot:
 
         Reads only the row groups that hold them; `keep` as in `RowReader.read`.
         """
-        rows = np.asarray(rows, dtype=np.int64)
+        numbers, file_rows = self.rows.located(np.asarray(rows, dtype=np.int64))
         parts, order = [], []
-        for number in np.unique(self.rows.file_numbers[rows]):
-            positions = np.flatnonzero(self.rows.file_numbers[rows] == number)
-            file, file_rows = self.rows.files[number], self.rows.file_rows[rows[positions]]
-            parts.append(self._reader.read(file, file_rows, columns, keep=keep))
+        for number in np.unique(numbers):
+            positions = np.flatnonzero(numbers == number)
+            parts.append(self._reader.read(self.rows.files[number], file_rows[positions], columns, keep=keep))
             order.append(positions)
         if not parts:
             return pa.schema([schema.SEGMENTS.field(name) for name in columns]).empty_table()
@@ -122,32 +74,24 @@ class Snapshot:
         return pa.concat_tables(parts).take(pa.array(back))
 
     def read_file_by_file(self, columns: list[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """All visible moments, one stored file at a time: (rows of the snapshot, their columns)."""
-        by_file = self.file_order
-        starts = np.flatnonzero(np.diff(self.rows.file_numbers[by_file], prepend=-1))
-        for rows in np.split(by_file, starts)[1:]:
-            table = read_parquet_file(self.rows.files[self.rows.file_numbers[rows[0]]], columns)
-            yield rows, table.take(pa.array(self.rows.file_rows[rows]))
+        """All visible moments, one stored file at a time: (rows of the snapshot, their columns), in rising order."""
+        for number, rows, file_rows in self.rows.by_file():
+            yield rows, read_parquet_file(self.rows.files[number], columns).take(pa.array(file_rows))
 
     def embeddings(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Fused vectors float32 [N, dim] of all visible moments, or of some of them in the given order."""
         wanted = np.arange(len(self.rows)) if rows is None else np.asarray(rows, dtype=np.int64)
         if rows is not None and len(rows) < len(self.rows) // 4:
-            return _vectors(self.read(wanted, ["embedding"]), self.config.embedding_dim)
+            return embeddings_in(self.read(wanted, ["embedding"]), self.config.embedding_dim)
         result = np.empty((len(self.rows), self.config.embedding_dim), dtype=np.float32)
         for file_rows, table in self.read_file_by_file(["embedding"]):
-            result[file_rows] = _vectors(table, self.config.embedding_dim)
+            result[file_rows] = embeddings_in(table, self.config.embedding_dim)
         return result[wanted]
 
     def embeddings_by_file(self) -> Iterator[np.ndarray]:
-        """Fused vectors float32 [n, dim] of all visible moments in parts, in the order of `file_order`."""
+        """Fused vectors float32 [n, dim] of all visible moments in parts, in their order."""
         for _, table in self.read_file_by_file(["embedding"]):
-            yield _vectors(table, self.config.embedding_dim)
-
-    @functools.cached_property
-    def file_order(self) -> np.ndarray:
-        """All rows int64 [N] in the order of `read_file_by_file`."""
-        return np.argsort(self.rows.file_numbers, kind="stable")
+            yield embeddings_in(table, self.config.embedding_dim)
 
     def texts(self, rows: np.ndarray) -> list[MomentText]:
         """The words of some visible moments, in the order of `rows`."""
@@ -184,7 +128,7 @@ class Snapshot:
     def keywords(self) -> Keywords:
         """Full text over the visible moments: the newest usable keyword file, completed by what it does not cover."""
         file, damaged = self._keyword_file()
-        file_to_row = np.empty(0, np.int64) if file is None else self._visible_rows(file)
+        file_to_row = np.empty(0, np.int64) if file is None else self.rows.find(file.segment_ids, file.batch_ids)
         covered = np.zeros(len(self.rows), dtype=bool)
         covered[file_to_row[file_to_row >= 0]] = True
         rows = np.flatnonzero(~covered)
@@ -204,10 +148,15 @@ class Snapshot:
         """How much of this version the vector file covers, and how well it does."""
         return self._vectors.coverage
 
+    @property
+    def vector_file(self) -> VectorFile | None:
+        """The one that searches use."""
+        return self._vectors.file
+
     @functools.cached_property
     def _vectors(self) -> MomentVectors:
         file, damaged = self._vector_file()
-        file_to_row = np.empty(0, np.int64) if file is None else self._visible_rows(file)
+        file_to_row = np.empty(0, np.int64) if file is None else self.rows.find(file.segment_ids, file.batch_ids)
         return MomentVectors(file, file_to_row, len(self.rows), self.embeddings, damaged)
 
     def _vector_file(self) -> tuple[VectorFile | None, list[str]]:
@@ -221,32 +170,3 @@ class Snapshot:
             except IndexFormatError as error:
                 damaged.append(str(error))
         return None, damaged
-
-    def _visible_rows(self, file: VectorFile | KeywordFile) -> np.ndarray:
-        rows = _find(self.rows.segment_ids, file.segment_ids)
-        same_batch = np.zeros(len(rows), dtype=bool)
-        found = rows >= 0
-        ours = self.rows.batch_ids.take(pa.array(rows[found]))
-        theirs = file.batch_ids.filter(pa.array(found))
-        same_batch[found] = pc.equal(ours, theirs.cast(ours.type)).to_numpy(zero_copy_only=False)
-        return np.where(same_batch, rows, -1)
-
-
-def read_keys(file: str) -> pa.Table:
-    """The columns of a segment file that decide visibility."""
-    return read_parquet_file(file, _KEY_COLUMNS).cast(pa.schema([schema.SEGMENTS.field(name) for name in _KEY_COLUMNS]))
-
-
-def _find(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
-    """Position of each needle in the haystack of unique numbers, -1 where it is not there."""
-    if len(haystack) == 0:
-        return np.full(len(needles), -1, dtype=np.int64)
-    order = np.argsort(haystack)
-    positions = np.searchsorted(haystack, needles, sorter=order)
-    candidates = order[np.minimum(positions, len(haystack) - 1)]
-    return np.where(haystack[candidates] == needles, candidates, -1)
-
-
-def _vectors(table: pa.Table, dim: int) -> np.ndarray:
-    column = table["embedding"].combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, dim)

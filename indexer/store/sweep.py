@@ -21,7 +21,7 @@ from indexer.store.keywords import list_keyword_manifests
 from indexer.store.vectors import list_manifests
 
 # Half-written files of processes that died; what is finished has another name.
-_LEFTOVERS = (".*.tmp", ".write-test-*", "segments/.part-*.tmp", "vectors/.v*.tmp", "keywords/.k*.tmp")
+_LEFTOVERS = (".*.tmp", ".write-test-*", "segments/.part-*.tmp", "vectors/.v*.tmp", "keywords/.k*.tmp", "keys/.k*.tmp")
 _LOCK = ".compact.lock"
 # Nothing that holds it takes so long. What does is kept from harm by compare and swap.
 _LOCK_LIMIT_S = 6 * 3600

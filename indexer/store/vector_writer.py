@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +18,16 @@ import pyarrow.parquet as pq
 
 from indexer.errors import StorageError
 from indexer.storage import Location, new_file, write_whole
-from indexer.store.ann import InvertedFile, flat_bytes, nearest
-from indexer.store.tuning import RECALL_AT, recall, tune
-from indexer.store.vectors import FLAT, VectorManifest, delete_files, kind_for, search_by_codes
+from indexer.store.ann import flat_bytes, nearest
+from indexer.store.inverted_file import InvertedFile
+from indexer.store.tuning import RECALL_AT, RECALL_TARGET, recall, tune
+from indexer.store.vectors import FLAT, VectorFile, VectorManifest, delete_files, kind_for, search_by_codes
 
 # Moments as queries where there are no texts.
 _NUM_MOMENT_QUERIES = 200
+# Lists of an earlier file are good enough as long as this recall is measured with them, and as long as that takes no
+# more than so many times the lists that it took then.
+_LEAST_RECALL, _MOST_NPROBE_GROWTH = RECALL_TARGET - 0.02, 1.5
 
 
 def build_vector_file(
@@ -35,6 +40,8 @@ def build_vector_file(
     ledger_version: int,
     kind: str | None = None,
     queries: np.ndarray | None = None,
+    previous: VectorFile | None = None,
+    code: Callable[[InvertedFile, str], None] | None = None,
 ) -> VectorManifest:
     """Writes a vector file for a ledger version; it becomes visible with its manifest, written last.
 
@@ -47,6 +54,8 @@ def build_vector_file(
         ledger_version: version of `videos/` whose visible moments these are.
         kind: "flat" or "ivf-rabitq"; None chooses by size.
         queries: float32 [Q, dim], texts that the search is tuned and measured with; None takes some of the vectors.
+        previous: an earlier file, whose lists are used again where they still fit.
+        code: fills trained lists with the codes of all vectors, given the stem of the files; None does it here.
 
     Raises:
         StorageError: the files could not be written.
@@ -56,8 +65,13 @@ def build_vector_file(
     writer = _Writer(folder, name)
     try:
         folder.mkdir(exist_ok=True)
-        write = _write_flat if kind == FLAT else _write_ivf
-        facts = write(writer, parts, len(segment_ids), dim, queries)
+        if kind == FLAT:
+            facts = _write_flat(writer, parts, dim)
+        else:
+            with writer.file(".vectors.npy") as path:
+                _write_npy(path, parts, len(segment_ids), dim)
+                vectors = np.load(path, mmap_mode="r")
+                facts = _write_codes(writer, vectors, _Tuning(vectors, queries), previous, code)
         with writer.file(".rows.parquet") as path:
             pq.write_table(pa.table({"segment_id": segment_ids, "batch_id": batch_ids}), path, compression="zstd")
         manifest = VectorManifest(
@@ -70,8 +84,11 @@ def build_vector_file(
             **facts,
         )
         write_whole(folder / f"{name}.json", json.dumps(asdict(manifest), indent=1).encode())
-    except OSError as error:
-        delete_files(folder, name)
+    except BaseException as error:
+        with contextlib.suppress(OSError, StorageError):  # what is left has no manifest: nobody reads it
+            delete_files(folder, name)
+        if not isinstance(error, OSError):
+            raise
         raise StorageError(f"the vectors could not be written to {str(folder)!r}: {error.strerror or error}") from error
     return manifest
 
@@ -80,13 +97,13 @@ class _Writer:
     """Writes the files of one name and remembers their checksums."""
 
     def __init__(self, folder: Location, name: str) -> None:
-        self._folder, self._name = folder, name
+        self._folder, self.name = folder, name
         self.sha256: dict[str, str] = {}
 
     @contextmanager
     def file(self, suffix: str) -> Iterator[Path]:
         """A path to write to; what was written gets its name when the block ends well."""
-        with new_file(self._folder / f"{self._name}{suffix}") as path:
+        with new_file(self._folder / f"{self.name}{suffix}") as path:
             yield path
             self.sha256[suffix] = _checksum(path)
 
@@ -96,26 +113,42 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_flat(
-    writer: _Writer, parts: Iterable[np.ndarray], num: int, dim: int, queries: np.ndarray | None
-) -> dict[str, Any]:
+def _write_flat(writer: _Writer, parts: Iterable[np.ndarray], dim: int) -> dict[str, Any]:
     vectors = np.concatenate([np.empty((0, dim), np.float32), *parts])
     with writer.file(".faiss") as path:
         path.write_bytes(flat_bytes(vectors))
     return {"bytes_per_vector": 4.0 * dim}
 
 
-def _write_ivf(
-    writer: _Writer, parts: Iterable[np.ndarray], num: int, dim: int, queries: np.ndarray | None
+def _write_codes(
+    writer: _Writer,
+    vectors: np.ndarray,
+    tuning: _Tuning,
+    previous: VectorFile | None,
+    code: Callable[[InvertedFile, str], None] | None,
 ) -> dict[str, Any]:
-    with writer.file(".vectors.npy") as path:
-        _write_npy(path, parts, num, dim)
-        vectors = np.load(path, mmap_mode="r")
-        inverted = InvertedFile.build(vectors)
-        with writer.file(".faiss") as codes:
-            codes.write_bytes(inverted.to_bytes())
-        facts = {"bytes_per_vector": round(inverted.bytes_per_vector, 1), "num_lists": inverted.num_lists}
-        return facts | _tuned(inverted, vectors, queries)
+    """With the lists of the earlier file if they are still good, else with new ones."""
+    num = len(vectors)
+    lists = previous.lists_for(num) if previous else None
+    trained_on = previous.trained_on if previous and lists else num
+    while True:
+        inverted = lists or InvertedFile.train(vectors)
+        if code is None:
+            inverted.add(vectors)
+        else:
+            code(inverted, writer.name)
+        facts = tuning.of(inverted)
+        if not (previous and lists) or _are_good(facts, previous.manifest):
+            break
+        lists, trained_on = None, num
+    with writer.file(".faiss") as path:
+        path.write_bytes(inverted.to_bytes())
+    sizes = {"bytes_per_vector": round(inverted.bytes_per_vector, 1), "num_lists": inverted.num_lists}
+    return facts | sizes | {"trained_on": trained_on}
+
+
+def _are_good(facts: dict[str, Any], earlier: VectorManifest) -> bool:
+    return facts["recall_at_10"] >= _LEAST_RECALL and facts["nprobe"] <= _MOST_NPROBE_GROWTH * earlier.nprobe
 
 
 def _write_npy(path: Path, parts: Iterable[np.ndarray], num: int, dim: int) -> None:
@@ -126,17 +159,28 @@ def _write_npy(path: Path, parts: Iterable[np.ndarray], num: int, dim: int) -> N
             file.write(np.ascontiguousarray(part, dtype="<f4").data)
 
 
-def _tuned(inverted: InvertedFile, vectors: np.ndarray, queries: np.ndarray | None) -> dict[str, Any]:
-    """Tunes with every other query, and measures with the rest."""
-    kind = "moments" if queries is None else "texts"
-    if queries is None:
-        queries = vectors[np.linspace(0, len(vectors) - 1, min(_NUM_MOMENT_QUERIES, len(vectors))).astype(np.int64)]
-    exact = nearest(queries, vectors, RECALL_AT)[1]
+class _Tuning:
+    """Tunes an inverted file with every other query, and measures with the rest.
 
-    def search(some: np.ndarray, nprobe: int) -> np.ndarray:
-        return search_by_codes(inverted, vectors, some, exact.shape[1], nprobe)[1]
+    Args:
+        vectors: float32 [N, dim], all there are.
+        queries: float32 [Q, dim], texts; None takes some of the vectors.
+    """
 
-    nprobe = tune(search, queries[::2], exact[::2], inverted.num_lists)
-    others = slice(1 if len(queries) > 1 else 0, None, 2)
-    measured = recall(search(queries[others], nprobe), exact[others])
-    return {"nprobe": nprobe, "recall_at_10": round(measured, 4), "recall_queries": kind}
+    def __init__(self, vectors: np.ndarray, queries: np.ndarray | None) -> None:
+        self._vectors = vectors
+        self._kind = "moments" if queries is None else "texts"
+        some = np.linspace(0, len(vectors) - 1, min(_NUM_MOMENT_QUERIES, len(vectors))).astype(np.int64)
+        self._queries = vectors[some] if queries is None else queries
+        self._exact = nearest(self._queries, vectors, RECALL_AT)[1]
+
+    def of(self, inverted: InvertedFile) -> dict[str, Any]:
+        """`nprobe`, `recall_at_10` and `recall_queries` of the manifest."""
+
+        def search(some: np.ndarray, nprobe: int) -> np.ndarray:
+            return search_by_codes(inverted, self._vectors, some, self._exact.shape[1], nprobe)[1]
+
+        nprobe = tune(search, self._queries[::2], self._exact[::2], inverted.num_lists)
+        others = slice(1 if len(self._queries) > 1 else 0, None, 2)
+        measured = recall(search(self._queries[others], nprobe), self._exact[others])
+        return {"nprobe": nprobe, "recall_at_10": round(measured, 4), "recall_queries": self._kind}

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from indexer.errors import IndexFormatError
 from indexer.storage import DamagedCopyError, Location, verified_copy
-from indexer.store.ann import InvertedFile, Selection, nearest, nearest_of, open_flat, rank_candidates
+from indexer.store.ann import nearest, nearest_of, open_flat, rank_candidates
+from indexer.store.inverted_file import InvertedFile, Selection
 
 FLAT, IVF = "flat", "ivf-rabitq"
 _KINDS = (FLAT, IVF)
@@ -32,7 +33,8 @@ _GATHER_UP_TO_BYTES = 32_000_000
 _CANDIDATES_PER_HIT, _MORE_CANDIDATES = 4, 100
 # Vectors compared by code, at least, for each hit.
 _COMPARED_PER_HIT = 20
-_SUFFIXES = (".json", ".faiss", ".vectors.npy", ".rows.parquet")
+# Lists are learnt anew for a collection that has become so many times larger, or smaller.
+_OUTGROWN = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,7 @@ class VectorManifest:
         recall_at_10: share of the ten nearest that are found, measured against exact search with queries that `nprobe`
             was not tuned with.
         recall_queries: what these queries are: "texts", or "moments" where the model was not installed; "" for "flat".
+        trained_on: how many vectors there were when the lists were learnt; 0: as many as now.
     """
 
     name: str
@@ -65,6 +68,7 @@ class VectorManifest:
     nprobe: int = 0
     recall_at_10: float = 1.0
     recall_queries: str = ""
+    trained_on: int = 0
 
 
 class VectorFile:
@@ -74,7 +78,7 @@ class VectorFile:
         manifest: see `VectorManifest`.
         vectors: float32 [N, dim]; mapped from a file if the collection is large.
         segment_ids: int64 [N].
-        batch_ids: string [N].
+        batch_ids: string [N], as a dictionary.
     """
 
     def __init__(
@@ -82,7 +86,7 @@ class VectorFile:
         manifest: VectorManifest,
         vectors: np.ndarray,
         segment_ids: np.ndarray,
-        batch_ids: pa.Array,
+        batch_ids: pa.DictionaryArray,
         inverted: InvertedFile | None = None,
     ) -> None:
         self.manifest = manifest
@@ -90,6 +94,16 @@ class VectorFile:
         self.segment_ids = segment_ids
         self.batch_ids = batch_ids
         self._inverted = inverted
+
+    @property
+    def trained_on(self) -> int:
+        """How many vectors there were when its lists were learnt."""
+        return self.manifest.trained_on or self.manifest.num_vectors
+
+    def lists_for(self, num_vectors: int) -> InvertedFile | None:
+        """Its lists, empty, for a file of so many vectors; None where there are none or they no longer fit."""
+        fits = self.trained_on / _OUTGROWN <= num_vectors <= self.trained_on * _OUTGROWN
+        return self._inverted.emptied() if self._inverted is not None and fits else None
 
     def search(self, queries: np.ndarray, k: int, within: Selection | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Nearest rows by inner product. Always as many as there are, up to k.
@@ -177,8 +191,8 @@ def open_vector_file(folder: Location, manifest: VectorManifest, *, read_all: bo
             raise IndexFormatError(
                 f"the vector file {name!r} is damaged: its checksum differs from the one in its manifest"
             ) from error
-    with pq.ParquetFile(paths[".rows.parquet"]) as parquet:
-        rows = parquet.read(use_threads=False)
+    with pq.ParquetFile(paths[".rows.parquet"], read_dictionary=["batch_id"]) as parquet:
+        rows = parquet.read(use_threads=False).unify_dictionaries()
     keys = rows["segment_id"].to_numpy(), rows["batch_id"].combine_chunks()
     if manifest.kind == FLAT:
         return VectorFile(manifest, open_flat(paths[".faiss"]), *keys)
@@ -200,6 +214,8 @@ def delete_others(folder: Location, kept: VectorManifest) -> None:
 
 
 def delete_files(folder: Location, name: str) -> None:
-    """Deletes what there is of one vector file."""
-    for suffix in _SUFFIXES:
-        (folder / f"{name}{suffix}").unlink(missing_ok=True)
+    """Deletes what there is of one vector file, its manifest first."""
+    (folder / f"{name}.json").unlink(missing_ok=True)
+    parts: list[Location] = [*folder.glob(f"{name}.*")]
+    for path in parts:
+        path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Do the tables, the files, the vectors and the keywords of an index agree?"""
+"""Do the tables, the files, the vectors, the keywords and the keys of an index agree?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from indexer.errors import IndexDirectoryError
 from indexer.storage import Location
 from indexer.store.delta import open_delta, read_parquet_files
 from indexer.store.index import IndexStore
+from indexer.store.key_files import list_key_files, open_key_file
 from indexer.store.keywords import list_keyword_manifests
+from indexer.store.segment_keys import joined, read_keys
 from indexer.store.snapshot import Snapshot
 from indexer.store.vectors import list_manifests, open_vector_file
 
@@ -36,6 +38,7 @@ def verify(store: IndexStore) -> list[str]:
         problems += _snapshot_problems(store.snapshot())
         problems += _vector_problems(store)
         problems += _keyword_problems(store)
+        problems += _key_problems(store)
         problems += [
             f"the manifest {_shown(path)} cannot be read: rebuild it with `videobert verify --repair`"
             for path in _unread_manifests(store)
@@ -46,7 +49,7 @@ def verify(store: IndexStore) -> list[str]:
 
 
 def repair_vectors(store: IndexStore) -> bool:
-    """Rebuilds the files of vectors and keywords from the tables where they are missing, damaged or incomplete.
+    """Rebuilds the files of vectors, keywords and keys from the tables where they are missing, damaged or incomplete.
 
     Returns:
         Whether one was written.
@@ -58,8 +61,9 @@ def repair_vectors(store: IndexStore) -> bool:
     unread = list(_unread_manifests(store))
     for path in unread:
         path.unlink(missing_ok=True)  # what it stood for goes with the next `compact`
-    built = store.build_vectors(anew=any(True for _ in _vector_problems(store))) is not None
-    return store.build_keywords() or built or bool(unread)
+    built = store.build_keys(anew=any(True for _ in _key_problems(store))) or bool(unread)
+    built |= store.build_vectors(anew=any(True for _ in _vector_problems(store))) is not None
+    return store.build_keywords() or built
 
 
 def _file_problems(store: IndexStore) -> Iterator[str]:
@@ -136,17 +140,10 @@ def _vector_problems(store: IndexStore) -> Iterator[str]:
         except IndexDirectoryError as error:
             yield f"{error}: rebuild it with `videobert verify --repair`"
             continue
-        visible = {
-            (s, b): row
-            for row, (s, b) in enumerate(
-                zip(snapshot.rows.segment_ids.tolist(), snapshot.rows.batch_ids.to_pylist(), strict=True)
-            )
-        }
-        keys = zip(file.segment_ids.tolist(), file.batch_ids.to_pylist(), strict=True)
-        pairs = [(i, visible[key]) for i, key in enumerate(keys) if key in visible]
-        pairs = pairs[:: max(1, len(pairs) // _VECTORS_COMPARED)]
-        stored = file.vectors[np.array([i for i, _ in pairs], dtype=np.int64)]
-        if pairs and not np.allclose(stored, snapshot.embeddings(np.array([row for _, row in pairs])), atol=1e-5):
+        rows = snapshot.rows.find(file.segment_ids, file.batch_ids)
+        covered = np.flatnonzero(rows >= 0)
+        covered = covered[:: max(1, len(covered) // _VECTORS_COMPARED)]
+        if not np.allclose(file.vectors[covered], snapshot.embeddings(rows[covered]), atol=1e-5):
             yield (
                 f"the vector file {manifest.name} holds other vectors than the table: "
                 "rebuild it with `videobert verify --repair`"
@@ -167,6 +164,23 @@ def _unread_manifests(store: IndexStore) -> Iterator[Location]:
     ):
         read = {manifest.name for manifest in listed(folder)}
         yield from (path for path in folder.glob(pattern) if path.name.removesuffix(".json") not in read)
+
+
+def _key_problems(store: IndexStore) -> Iterator[str]:
+    """Every key file is whole, and says of each segment file what that says itself."""
+    there = set(store.segments.files())
+    for path in list_key_files(store.keys_folder):
+        try:
+            keys = open_key_file(path, store.segments.folder, read_all=True)
+        except IndexDirectoryError as error:
+            yield f"{error}: rebuild it with `videobert verify --repair`"
+            continue
+        told = keys.only(there)
+        if told.files and not told.equals(joined(read_keys(told.files))):
+            yield (
+                f"the key file {path.name} says other things than the segment files: "
+                "rebuild it with `videobert verify --repair`"
+            )
 
 
 def _shown(path: Location) -> str:

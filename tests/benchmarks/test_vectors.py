@@ -35,3 +35,4 @@ def test_the_benchmark_runs_with_fewer_rows(tmp_path, monkeypatch):
     figures, ours = run(tmp_path, 6_000, lancedb="")
     assert ours["recall"] == 1.0, "so few are compared one by one"
     assert sum(name.startswith("search, ") for name in figures) == 7
+    assert figures["memory of its own"].endswith("MB of mapped files")

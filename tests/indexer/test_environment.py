@@ -89,7 +89,7 @@ def assert_sound(index: Path) -> None:
         "indexer.batches:write_segment_file",
         "indexer.store.segments_table:SegmentsTable.add",
         "indexer.store.ledger:Ledger.commit",
-        "indexer.store.index:build_vector_file",
+        "indexer.store.builds:build_vector_file",
         _slow("indexer.store.vector_writer:_write_npy"),
         _slow("indexer.store.keywords:_database"),
     ],

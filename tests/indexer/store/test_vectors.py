@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from indexer.store.ann import Selection, nearest, number_of_lists
+from indexer.store.ann import nearest
+from indexer.store.inverted_file import Selection, number_of_lists
 from indexer.store.vector_writer import build_vector_file
 from indexer.store.vectors import (
     FLAT,
