@@ -101,17 +101,16 @@ def _snapshot_problems(snapshot: Snapshot) -> Iterator[str]:
             "take it out with `videobert remove`, then index it again"
         )
     feature_bytes = 2 * int(np.prod(snapshot.config.feature_shape))
-    rows, order = snapshot.rows, snapshot.file_order
-    starts = np.searchsorted(rows.file_numbers[order], np.arange(len(rows.files) + 1))
-    for number, file in enumerate(rows.files):
+    visible = {number: file_rows for number, _, file_rows in snapshot.rows.by_file()}
+    for number, file in enumerate(snapshot.rows.files):
         try:
             table = read_parquet_files([file], schema.SEGMENTS)  # also the columns that no search would read
         except IndexDirectoryError as error:
             yield str(error)
             continue
-        visible = rows.file_rows[order[starts[number] : starts[number + 1]]]
-        if len(visible):
-            yield from _row_problems(table.take(pa.array(visible)), snapshot.config.embedding_dim, feature_bytes)
+        if number in visible:
+            shown = table.take(pa.array(visible[number]))
+            yield from _row_problems(shown, snapshot.config.embedding_dim, feature_bytes)
 
 
 def _row_problems(table: pa.Table, dim: int, feature_bytes: int) -> Iterator[str]:
