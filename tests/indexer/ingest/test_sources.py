@@ -47,7 +47,8 @@ def test_file_says_size_and_time(tree):
 
     (file,) = list_videos([str(path)]).files
 
-    assert file == VideoFile(uri=str(path), path=str(path), size_bytes=5, mtime_ns=1_700_000_000_123_456_789)
+    listed = {"size_bytes": 5, "mtime_ns": 1_700_000_000_123_456_789, "subtitles": ""}
+    assert file == VideoFile(uri=str(path), path=str(path), **listed)
 
 
 def test_hidden_files_and_folders_are_left_out(tree):
