@@ -48,10 +48,10 @@ _WORD = re.compile(r"[^\W\d_]+")
 _DENSE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _DENSE_WEIGHT = 3
 _MIN_LETTERS, _MIN_WORDS = 20, 4
-# A text is looked at in pieces of so many letters, and in so many of them, spread evenly.
-_PIECE_LETTERS, _MAX_PIECES = 60, 200
-# A piece counts for its language if it is so sure; a text has the language of so large a share of the letters.
-_SURE, _SHARE = 0.7, 0.9
+# A text is looked at in pieces of at least so many letters, and in so many of them, spread evenly.
+_PIECE_LETTERS, _MAX_PIECES = 40, 200
+# A piece counts if its language is so sure; so large a share of letters must count, and of these be of one language.
+_SURE, _MIN_COUNTED, _SHARE = 0.7, 0.75, 0.9
 
 
 def language_code(tag: str | None) -> str | None:
@@ -81,15 +81,19 @@ def detect_language(texts: Sequence[str]) -> str | None:
     pieces = _pieces(texts)
     step = max(1.0, len(pieces) / _MAX_PIECES)
     weights: dict[str | None, int] = {}
+    num_letters = 0
     for number in range(min(len(pieces), _MAX_PIECES)):
-        text, num_letters = pieces[int(number * step)]
+        text, num_in_piece = pieces[int(number * step)]
+        num_letters += num_in_piece
         language, sureness = _identifier().classify(text)
-        told = language_code(language) if sureness >= _SURE else None
-        weights[told] = weights.get(told, 0) + num_letters
-    if not weights:
+        if sureness >= _SURE:
+            code = language_code(language)
+            weights[code] = weights.get(code, 0) + num_in_piece
+    num_counted = sum(weights.values())
+    if num_counted < _MIN_COUNTED * num_letters or not weights:
         return None
-    best = max(weights, key=lambda language: weights[language])
-    return best if weights[best] >= _SHARE * sum(weights.values()) else None
+    best = max(weights, key=lambda code: weights[code])
+    return best if weights[best] >= _SHARE * num_counted else None
 
 
 def _pieces(texts: Sequence[str]) -> list[tuple[str, int]]:

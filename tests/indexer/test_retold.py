@@ -9,8 +9,10 @@ import pytest
 
 from indexer import pipeline, schema
 from indexer.config import RunConfig
+from indexer.errors import IndexFormatError
 from indexer.ingest import encode
 from indexer.ingest.guard import GuardedDecoder
+from indexer.retold import RetoldVideos
 from indexer.store.index import IndexStore
 from indexer.store.verify import verify
 
@@ -131,9 +133,6 @@ def test_video_that_is_another_one_too_is_encoded(videos, run_index, rows_of, de
 
 
 def test_video_is_encoded_where_its_moments_cannot_be_read(videos, run_index, rows_of, decoded, monkeypatch):
-    from indexer.errors import IndexFormatError
-    from indexer.store.snapshot import Snapshot
-
     run_index(videos)
     decoded.clear()
     changed(videos)
@@ -142,7 +141,7 @@ def test_video_is_encoded_where_its_moments_cannot_be_read(videos, run_index, ro
         raise IndexFormatError("damaged")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Snapshot, "read", read)
+        broken.setattr(RetoldVideos, "_retold_moments", read)
         run_index(videos)
     assert decoded == ["b.mkv"]
     run_index(videos, into="fresh")
