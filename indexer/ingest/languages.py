@@ -42,14 +42,14 @@ _BY_CODE = {code: codes.split(":")[0] for codes in (_CODES + _SAME).split() for 
 _TAG = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{1,8})*")
 
 # What subtitles say that is of no language: [sounds], (sounds), {styles}, addresses, hashtags, numbers.
-_NOT_SAID = re.compile(r"\[[^\]]*\]|\([^)]*\)|\{[^}]*\}|https?://\S+|www\.\S+|[@#]\w+|\d+")
+_NOT_SAID = re.compile(r"\[[^\[\]]*\]|\([^()]*\)|\{[^{}]*\}|https?://\S+|www\.\S+|[@#]\w+|\d+")
 _WORD = re.compile(r"[^\W\d_]+")
 # Scripts that need a third of the letters, or less, to say the same.
 _DENSE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _DENSE_WEIGHT = 3
 _MIN_LETTERS, _MIN_WORDS = 20, 4
 # A text is looked at in pieces of at least so many letters, and in so many of them, spread evenly.
-_PIECE_LETTERS, _MAX_PIECES = 40, 200
+_PIECE_LETTERS, _MAX_PIECES, _MAX_PIECE_CHARS = 40, 200, 2_000
 # A piece counts if its language is so sure; so large a share of letters must count, and of these be of one language.
 _SURE, _MIN_COUNTED, _SHARE = 0.7, 0.75, 0.9
 
@@ -85,7 +85,7 @@ def detect_language(texts: Sequence[str]) -> str | None:
     for number in range(min(len(pieces), _MAX_PIECES)):
         text, num_in_piece = pieces[int(number * step)]
         num_letters += num_in_piece
-        language, sureness = _identifier().classify(text)
+        language, sureness = _identifier().classify(text[:_MAX_PIECE_CHARS])
         if sureness >= _SURE:
             code = language_code(language)
             weights[code] = weights.get(code, 0) + num_in_piece

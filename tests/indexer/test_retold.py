@@ -253,8 +253,8 @@ def test_objects_are_retold_with_no_request_for_unchanged_ones(
     (bucket / "list.txt").write_bytes(b"in/a.mp4\nin/b.mkv\nin/sub/c.avi\n")
     source = {"prefix": bucket / "in", "glob": f"{bucket}/in/**/*.*", "manifest": bucket / "list.txt"}[kind]
     run_index(source)
-    listings = [request for request in s3.requests if "list-type" in request.query and "=in%2F" in request.query]
-    assert len(listings) <= 3  # none for the subtitles of a video that was listed
+    listings = [request.query for request in s3.requests if "list-type" in request.query]
+    assert 1 <= len(listings) <= {"prefix": 1, "glob": 2, "manifest": 3}[kind], listings  # none for subtitles alone
     s3.reset()
     assert run_index(source).unchanged == 3
     assert len(s3.requests) <= {"prefix": 2, "glob": 2, "manifest": 8}[kind]

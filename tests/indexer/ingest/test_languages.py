@@ -105,6 +105,12 @@ def test_a_few_foreign_words_do_not_matter():
     assert detect_language([*SPOKEN["de"] * 20, *SPOKEN["en"]]) == "de"
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("text", ["[" * 10**6, "(a" * 10**6, "{" + "x" * 10**6, "x y " * 10**6, "@" * 10**6])
+def test_hostile_text_takes_no_longer_than_other_text(text):
+    assert detect_language([text]) is None
+
+
 @pytest.mark.shared
 def test_english_captions_are_never_taken_for_another_language():
     if not SHARED.is_dir():
