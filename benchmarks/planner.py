@@ -1,5 +1,7 @@
 """What finding out that nothing has changed costs: listing a folder, and comparing with a ledger of a million videos.
 
+Every other video has a subtitle file beside it.
+
     python -m benchmarks.planner
     python -m benchmarks.planner --videos 1000000 --files 20000
 
@@ -107,6 +109,7 @@ def _rows(numbers: range) -> pa.Table:
         "partial": [False] * count,
         "attempts": [1] * count,
         "indexed_at": [0] * count,
+        "subtitles": [_subtitles(number) for number in numbers],
     }
     columns |= {name: pa.array(values).cast(schema.VIDEOS.field(name).type) for name, values in given.items()}
     return pa.table(columns, schema=schema.VIDEOS)
@@ -124,20 +127,29 @@ def _mtime(number: int) -> int:
     return 1_700_000_000_000_000_000 + number * 1_000_000_007
 
 
+def _subtitles(number: int) -> str:
+    return f".en.srt mtime_ns:{_mtime(number)} bytes:{_size(number)}" if number % 2 else ""
+
+
 def make_files(folder: Path, num_files: int) -> None:
-    """Files of 5 bytes in folders of a hundred."""
+    """Files of 5 bytes in folders of a hundred, and the subtitle files beside them."""
     for number in range(num_files):
         parent = folder / f"{number // _FILES_PER_FOLDER:05d}"
         if number % _FILES_PER_FOLDER == 0:
             parent.mkdir(parents=True)
         (parent / f"{number:07d}.mp4").write_bytes(b"video")
+        if number % 2:
+            (parent / f"{number:07d}.en.srt").write_bytes(b"words")
 
 
 def measure_plan(index: Path, num_videos: int) -> dict[str, float]:
     """Reads the ledger and compares, as a run does, with a listing in which every video is as it was."""
     before = _peak_bytes()
     uris = ((number, _uri(number)) for number in range(num_videos))
-    files = [VideoFile(uri=uri, path=uri, size_bytes=_size(n), mtime_ns=_mtime(n)) for n, uri in uris]
+    files = [
+        VideoFile(uri=uri, path=uri, size_bytes=_size(n), mtime_ns=_mtime(n), subtitles=_subtitles(n))
+        for n, uri in uris
+    ]
     listing = Listing(files=files, roots=(f"{_ROOT}/",))
     listing_bytes = _peak_bytes() - before
     started = time.perf_counter()

@@ -18,13 +18,15 @@ from indexer import schema
 from indexer.config import SamplingConfig
 from indexer.errors import StorageError
 from indexer.ingest.encode import EncodedVideo, VideoEncoder, empty_row, failure
-from indexer.ingest.files import VideoFile, look_at, version_of
-from indexer.ingest.frame_model import FrameModel
+from indexer.ingest.files import look_at, version_of
+from indexer.ingest.frame_model import FrameModel, LocalModel
 from indexer.ingest.guard import GuardedDecoder
 from indexer.phases import Stopwatch, WorkerClock
 from indexer.renamed import RenamedVideos
+from indexer.retold import RetoldVideos
 from indexer.storage import Location, location
 from indexer.store.segments_table import SegmentFile, write_segment_file
+from indexer.stored import StoredMoments
 from indexer.work import BatchResult, SeenVersion, WorkItem
 from model.weights import load_model
 
@@ -67,9 +69,10 @@ class BatchEncoder:
         self._folder = location(settings.index_path) / "segments"
         self._decoder = GuardedDecoder(timeout_s=settings.decode_timeout_s)
         with self._clock.watch.phase("start"):
-            own = model or load_model(settings.model, num_threads=settings.num_threads)
+            own = model or LocalModel(load_model(settings.model, num_threads=settings.num_threads))
         self._encoder = VideoEncoder(own, self._decoder, settings.sampling, self._clock.watch)
-        self._renamed = RenamedVideos(settings.index_path)
+        stored = StoredMoments(settings.index_path)
+        self._renamed, self._retold = RenamedVideos(stored), RetoldVideos(stored, own)
 
     def encode(self, items: Sequence[WorkItem]) -> BatchResult:
         """Encodes the videos and writes their moments as one file, or several where they are long.
@@ -84,7 +87,7 @@ class BatchEncoder:
         before = _version(path) if part else None
         batch_id = part.batch_id if part else uuid.uuid4().hex
         videos: list[dict[str, Any]] = []
-        unchanged: list[VideoFile] = []
+        unchanged: dict[str, dict[str, Any]] = {}
         renamed_from: list[str] = []
         moments = _Moments(self._folder, self._clock.watch)
         for item in items:
@@ -94,7 +97,8 @@ class BatchEncoder:
                 moments.add(copied.encoded.segments)
             encoded = copied.encoded if copied else self._encode(item, batch_id, moments)
             if encoded.unchanged:
-                unchanged.append(item.file)
+                names = ("size_bytes", "mtime_ns", *(("subtitles", "language") if item.is_retold else ()))
+                unchanged[item.file.uri] = {name: encoded.video[name] for name in names}
             else:
                 videos.append(encoded.video)
         return BatchResult(
@@ -109,11 +113,16 @@ class BatchEncoder:
 
     def _encode(self, item: WorkItem, batch_id: str, moments: _Moments) -> EncodedVideo:
         mark = moments.mark()
+        if item.is_retold:
+            retold = self._retold.retell(item.file, batch_id, moments.add)
+            if retold is not None:
+                return retold
+            moments.forget(mark)
         encoded = self._encoder.encode(
             item.file,
             batch_id,
             attempts=item.attempts,
-            known_fingerprint=item.known_fingerprint,
+            known_fingerprint=None if item.is_retold else item.known_fingerprint,
             start_s=item.part.start_s if item.part else 0.0,
             end_s=item.part.end_s if item.part else None,
             on_segments=moments.add,

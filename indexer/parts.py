@@ -45,7 +45,7 @@ def cut_long_videos(items: Sequence[WorkItem], num_workers: int, settings: Encod
         settings: of the workers.
     """
     part_bytes = max(_MIN_PART_BYTES, int(sum(item.size_bytes for item in items) / num_workers * _SHARE_OF_A_WORKER))
-    long = [item for item in items if num_workers > 1 and item.size_bytes > part_bytes and not item.maybe_renamed]
+    long = [item for item in items if num_workers > 1 and item.size_bytes > part_bytes and not _is_stored(item)]
     if not long:
         return list(items)
     long = sorted(long, key=lambda item: -item.size_bytes)[:_MAX_PROBED]
@@ -56,6 +56,11 @@ def cut_long_videos(items: Sequence[WorkItem], num_workers: int, settings: Encod
         num_parts = -(-item.size_bytes // part_bytes)
         cut += _cut(item, lengths_s.get(id(item), 0.0), num_parts, settings.sampling)
     return cut
+
+
+def _is_stored(item: WorkItem) -> bool:
+    """Whether its moments may be in the index already."""
+    return item.maybe_renamed or item.is_retold
 
 
 def _length_s(item: WorkItem, settings: EncoderSettings) -> float:

@@ -12,14 +12,15 @@ from indexer import schema
 from indexer.batches import BatchEncoder, EncoderSettings, make_batches
 from indexer.config import DEFAULT_MODEL, DEFAULT_SAMPLING_MODE, IndexConfig, RunConfig, SamplingConfig
 from indexer.errors import IndexNotFoundError
-from indexer.ingest.files import MissingFile, VideoFile, is_folder, look_at
+from indexer.ingest.files import MissingFile, VideoFile, is_folder
 from indexer.ingest.paths import uri_to_path
 from indexer.ingest.plan import Plan, diff
-from indexer.ingest.sources import list_videos
+from indexer.ingest.sources import NamedFiles, list_videos
 from indexer.phases import Profile
 from indexer.recorder import Progress, Recorder, RunSummary, known_videos
 from indexer.storage import Location
 from indexer.store.index import IndexStore
+from indexer.store.older_rows import with_subtitles
 from indexer.store.vector_shards import MapShards, VectorShard
 from indexer.work import BatchResult, WorkItem
 from model.weights import canonical_name, frames_fingerprint, model_facts, require_weights
@@ -38,7 +39,8 @@ def plan_run(sources: Sequence[str], index_path: str | Location, run: RunConfig)
     """
     listing = list_videos(sources)
     try:
-        videos = IndexStore.open(index_path).ledger.snapshot().videos
+        store = IndexStore.open(index_path)
+        videos = with_subtitles(store, store.ledger.snapshot())
     except IndexNotFoundError:
         videos = schema.VIDEOS.empty_table()
     return diff(listing, known_videos(videos), retry_failed=run.retry_failed), listing.missing
@@ -117,7 +119,8 @@ def retry_videos(
     config = IndexStore.open(index_path).config
     recorder = Recorder(_open_or_create(index_path, config.model, config.sampling), run, started, on_progress)
     paths = [uri_to_path(uri) for uri in recorder.failed(stage)]
-    looked_at = [look_at(path) for path in paths if not is_folder(path)]
+    named = NamedFiles()
+    looked_at = [named.look_at(path) for path in paths if not is_folder(path)]
     files = [file for file in looked_at if isinstance(file, VideoFile)][: run.limit]
     recorder.record_missing([file for file in looked_at if isinstance(file, MissingFile)])
     return _encode(files, recorder, in_process)

@@ -16,15 +16,16 @@ from indexer import schema
 from indexer.config import RunConfig
 from indexer.ingest.encode import empty_row, failure
 from indexer.ingest.files import MissingFile, VideoFile
-from indexer.ingest.plan import KnownVideo
+from indexer.ingest.plan import KnownVideo, has_other_subtitles
 from indexer.parts import joined_parts
 from indexer.phases import Profile
 from indexer.renamed import vanished_videos
 from indexer.store.index import IndexStore
+from indexer.store.older_rows import settle_subtitles
 from indexer.vectors_meanwhile import VectorsMeanwhile
 from indexer.work import BatchResult, WorkItem
 
-_REMEMBERED = ["uri", "status", "size_bytes", "mtime_ns", "fingerprint", "attempts", "error_stage"]
+_REMEMBERED = ["uri", "status", "size_bytes", "mtime_ns", "fingerprint", "attempts", "error_stage", "subtitles"]
 _REPEATED = ("status", "error_stage")
 _ROWS_AT_A_TIME = 10_000
 
@@ -113,7 +114,7 @@ class Recorder:
         self._started = started
         self._on_progress = on_progress
         self._total = self._num_parts = 0
-        videos = store.ledger.snapshot().videos
+        videos = settle_subtitles(store)
         self.known = known_videos(videos)
         num_moments = pc.sum(videos["num_segments"]).as_py() or 0
         self._meanwhile = VectorsMeanwhile(store.path, num_moments, store.config.embedding_dim)
@@ -155,7 +156,8 @@ class Recorder:
         if known is None:
             return WorkItem(file=file, maybe_renamed=file.size_bytes in self._vanished_sizes)
         if known.status == schema.INDEXED:
-            return WorkItem(file=file, known_fingerprint=known.fingerprint)
+            is_retold = has_other_subtitles(file, known)
+            return WorkItem(file=file, known_fingerprint=known.fingerprint, is_retold=is_retold)
         same = (known.size_bytes, known.mtime_ns) == (file.size_bytes, file.mtime_ns)
         return WorkItem(file=file, attempts=known.attempts + 1 if same else 1)
 
@@ -231,7 +233,7 @@ class Recorder:
     def _commit(self) -> None:
         self._last_commit = time.monotonic()
         pending, self._pending = self._pending, []
-        unchanged = [file for result in pending for file in result.unchanged]
+        unchanged = {uri: facts for result in pending for uri, facts in result.unchanged.items()}
         tables = [result.videos for result in pending if result.videos.num_rows]
         if unchanged:
             tables.append(self._relisted(unchanged))
@@ -244,12 +246,11 @@ class Recorder:
             self._to_prune -= renamed
             self.summary.removed += len(renamed)
 
-    def _relisted(self, files: Sequence[VideoFile]) -> pa.Table:
-        """The rows that the ledger has for these videos, with size and time as listed now."""
-        listed = {file.uri: {"size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns} for file in files}
+    def _relisted(self, facts: dict[str, dict[str, Any]]) -> pa.Table:
+        """The rows that the ledger has for these videos, with what is new of them."""
         videos = self.store.ledger.snapshot().videos
-        rows = videos.filter(pc.is_in(videos["uri"], pa.array(listed))).to_pylist()
-        return pa.Table.from_pylist([row | listed[row["uri"]] for row in rows], schema=schema.VIDEOS)
+        rows = videos.filter(pc.is_in(videos["uri"], pa.array(facts))).to_pylist()
+        return pa.Table.from_pylist([row | facts[row["uri"]] for row in rows], schema=schema.VIDEOS)
 
 
 def _with_ticks(results: Iterator[BatchResult], interval_s: float = 1.0) -> Iterator[BatchResult | None]:

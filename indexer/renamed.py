@@ -18,9 +18,9 @@ from indexer.ingest.encode import EncodedVideo
 from indexer.ingest.files import VideoFile, fingerprint_file, is_gone
 from indexer.ingest.paths import uri_to_path
 from indexer.ingest.plan import KnownVideo
-from indexer.ingest.transcripts import read_sidecar, text_between
-from indexer.store.index import IndexStore
+from indexer.ingest.transcripts import read_transcript, text_between
 from indexer.store.snapshot import Snapshot
+from indexer.stored import StoredMoments
 
 
 def vanished_videos(files: Sequence[VideoFile], known: Iterable[KnownVideo]) -> dict[str, int]:
@@ -56,11 +56,10 @@ class CopiedVideo:
 
 
 class RenamedVideos:
-    """Copies videos that an index holds. The index is read when the first file is looked up, and only once."""
+    """Copies videos that an index holds."""
 
-    def __init__(self, index_path: str) -> None:
-        self._index_path = index_path
-        self._opened: Snapshot | None = None
+    def __init__(self, stored: StoredMoments) -> None:
+        self._stored = stored
 
     def copy(self, file: VideoFile, batch_id: str) -> CopiedVideo | None:
         """The rows of a video under its new name, or None where it has to be encoded.
@@ -69,7 +68,7 @@ class RenamedVideos:
         """
         try:
             fingerprint = fingerprint_file(file.path)
-            snapshot = self._snapshot()
+            snapshot = self._stored.snapshot
             same_bytes = pc.equal(snapshot.videos["fingerprint"], fingerprint).fill_null(False).to_numpy()
             for number in np.flatnonzero(same_bytes):
                 old_uri = snapshot.videos["uri"][int(number)].as_py()
@@ -80,24 +79,22 @@ class RenamedVideos:
             pass  # encoding it says what is wrong
         return None
 
-    def _snapshot(self) -> Snapshot:
-        if self._opened is None:
-            self._opened = IndexStore.open(self._index_path).snapshot()
-        return self._opened
-
 
 def _renamed(snapshot: Snapshot, number: int, file: VideoFile, batch_id: str) -> EncodedVideo | None:
     """Video `number` of the snapshot with its moments, as if it had been encoded from `file`."""
     rows = np.flatnonzero(snapshot.rows.video_rows == number)
     segments = snapshot.read(rows, schema.SEGMENTS.names).sort_by("start_s").to_pylist()
     video = snapshot.videos.slice(number, 1).to_pylist()[0]
-    cues = read_sidecar(file.path)
-    same_text = all(row["transcript"] == text_between(cues, row["start_s"], row["end_s"]) for row in segments)
+    transcript = read_transcript(file)
+    same_text = all(
+        row["transcript"] == text_between(transcript.cues, row["start_s"], row["end_s"]) for row in segments
+    )
     if len(segments) != video["num_segments"] or not same_text:
         return None
     identity = {"video_id": schema.video_id(file.uri), "batch_id": batch_id}
     listed = {"uri": file.uri, "size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns, "attempts": 1}
+    said = {"subtitles": transcript.subtitles, "language": transcript.language(video["audio_language"])}
     return EncodedVideo(
-        video=video | identity | listed | {"indexed_at": datetime.datetime.now(datetime.UTC)},
+        video=video | identity | listed | said | {"indexed_at": datetime.datetime.now(datetime.UTC)},
         segments=[row | identity | {"segment_id": schema.segment_id(file.uri, row["start_s"])} for row in segments],
     )

@@ -65,6 +65,24 @@ VIDEOS = pa.schema(
             pa.int64(),
             "frames that the model was shown; the other ones of `num_frames` took the features of one like them",
         ),
+        _column(
+            "subtitles",
+            pa.string(),
+            "the subtitle file beside the video that the transcripts are from: its name after the video's own, ETag or "
+            'modification time, and size, as ".en.srt mtime_ns:NS bytes:SIZE"; "" if there was none; of rows of older '
+            'versions "?" if there was one, else null',
+        ),
+        _column(
+            "audio_language",
+            pa.string(),
+            "language that the container states for its sound or, if for none of that, its subtitles; as `language`",
+        ),
+        _column(
+            "language",
+            pa.string(),
+            "language of what is said, a BCP 47 primary subtag such as `en`: from the name of the subtitle file, else "
+            "detected in the transcript, else `audio_language`; null if not known",
+        ),
     ]
 )
 

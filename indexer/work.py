@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -56,6 +57,7 @@ class WorkItem:
         attempts: how many runs have tried this version of the file, this one included.
         known_fingerprint: content that the index already holds for this URI; equal content is not encoded again.
         maybe_renamed: it is new and has the size of a video whose file is gone.
+        is_retold: the index holds it, with another subtitle file.
         part: which part of it; None: all.
     """
 
@@ -63,6 +65,7 @@ class WorkItem:
     attempts: int = 1
     known_fingerprint: str | None = None
     maybe_renamed: bool = False
+    is_retold: bool = False
     part: VideoPart | None = None
 
     @property
@@ -86,7 +89,7 @@ class BatchResult:
 
     Attributes:
         videos: rows of `schema.VIDEOS`, to be committed.
-        unchanged: videos whose bytes turned out to be known; only their size or time as listed is new.
+        unchanged: videos whose moments turned out to be known: URI → what is new of their rows in the ledger.
         files: the segment files; none if there are no moments.
         renamed_from: URIs whose moments were copied, because their files now have other names.
         part: set where `videos` is one row, about that part of a video.
@@ -95,7 +98,7 @@ class BatchResult:
     """
 
     videos: pa.Table
-    unchanged: list[VideoFile] = field(default_factory=list)
+    unchanged: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: list[SegmentFile] = field(default_factory=list)
     renamed_from: list[str] = field(default_factory=list)
     part: VideoPart | None = None
@@ -108,7 +111,7 @@ class BatchResult:
         with pa.ipc.new_stream(sink, schema.VIDEOS) as writer:
             writer.write_table(self.videos)
         rest = {
-            "unchanged": [asdict(file) for file in self.unchanged],
+            "unchanged": self.unchanged,
             "files": [file.to_dict() for file in self.files],
             "renamed_from": self.renamed_from,
             "part": self.part and asdict(self.part),
@@ -122,7 +125,7 @@ class BatchResult:
         rest = json.loads(row["rest"])
         return cls(
             videos=pa.ipc.open_stream(row["videos"]).read_all(),
-            unchanged=[VideoFile(**values) for values in rest["unchanged"]],
+            unchanged=rest["unchanged"],
             files=[SegmentFile(**values) for values in rest["files"]],
             renamed_from=rest["renamed_from"],
             part=rest["part"] and VideoPart(**rest["part"]),

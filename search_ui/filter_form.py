@@ -18,6 +18,7 @@ def ask_filters() -> tuple[Filters, Diversity]:
             in_video = st.text_input("Within one video", placeholder="match-03.mp4")
             label = st.text_input("Label", placeholder="seashore>=0.3", help="A class that moments are labelled with.")
             speech = st.selectbox("Speech", ("any", "with", "without"))
+            language = st.text_input("Language", placeholder="en, de", help="Any of these, as two letters.")
             min_height = st.number_input("Least height, pixels", min_value=0, value=None)
         with second:
             min_duration_s = st.number_input("Shortest video, seconds", min_value=0.0, value=None)
@@ -37,6 +38,7 @@ def ask_filters() -> tuple[Filters, Diversity]:
         in_video=in_video.strip() or None,
         labels=(label,) if label.strip() else (),
         has_speech={"with": True, "without": False}.get(speech),
+        language=language,
         where=where,
         metadata=metadata,
         min_height=min_height,

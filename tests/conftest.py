@@ -43,6 +43,7 @@ class SyntheticVideos:
         rotation_ccw_deg: int = 0,
         mirrored: bool = False,
         sound_s: float = 0.0,
+        sound_language: str | None = None,
         options: dict[str, str] | None = None,
         title: str | None = None,
         numbers: Sequence[int] | None = None,
@@ -58,6 +59,8 @@ class SyntheticVideos:
             if rotation_ccw_deg or mirrored:
                 stream.set_display_rotation(rotation_ccw_deg, hflip=mirrored)
             sound = container.add_stream("aac", rate=16000, layout="mono") if sound_s else None
+            if sound is not None and sound_language:
+                sound.metadata["language"] = sound_language
             for time_ms, number in zip(times_ms, numbers or range(len(times_ms)), strict=True):
                 frame = av.VideoFrame.from_ndarray(self.picture(number, width, height), format="rgb24")
                 frame.pts, frame.time_base = time_ms, TIME_BASE

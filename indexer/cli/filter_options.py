@@ -54,6 +54,14 @@ Speech = typer.Option(
     show_default=False,
     rich_help_panel=_PANEL,
 )
+Language = typer.Option(
+    None,
+    "--language",
+    metavar="CODE",
+    help="Only videos in this language: en, de. Repeatable, or separated by commas: any of them.",
+    show_default=False,
+    rich_help_panel=_PANEL,
+)
 Where = typer.Option(
     None,
     "--where",

@@ -53,6 +53,7 @@ def search(
     indexed_before: str | None = filter_options.IndexedBefore,
     label: list[str] | None = filter_options.Label,
     speech: bool | None = filter_options.Speech,
+    language: list[str] | None = filter_options.Language,
     where: list[str] | None = filter_options.Where,
     metadata: str | None = filter_options.Metadata,
     json: bool = console.JsonOption,
@@ -89,6 +90,7 @@ def search(
         indexed_before=indexed_before,
         labels=tuple(label or ()),
         has_speech=speech,
+        language=tuple(language or ()),
         where=tuple(where or ()),
         metadata=metadata,
     )

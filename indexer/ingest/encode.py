@@ -18,7 +18,7 @@ from indexer.ingest.files import VideoFile, fingerprint_file, version_of
 from indexer.ingest.frame_model import FrameModel, LocalModel
 from indexer.ingest.sampled import SPARSE
 from indexer.ingest.segments import cut_segments, window_of
-from indexer.ingest.transcripts import Cue, read_sidecar, text_between
+from indexer.ingest.transcripts import Cue, read_transcript, text_between
 from indexer.ingest.twins import TwinFinder
 from indexer.ingest.video import DecodeEnd, SampledFrame, VideoInfo
 from indexer.phases import Stopwatch
@@ -35,7 +35,17 @@ MOMENTS_AT_ONCE = 30
 STORED = np.dtype("<f2")
 # Standard deviation of the pixels (0 to 255) below which a frame shows next to nothing.
 _BLANK_STD = 12.0
-_VIDEO_FACTS = ("container", "video_codec", "width", "height", "fps", "rotation_deg", "has_audio", "title")
+_VIDEO_FACTS = (
+    "container",
+    "video_codec",
+    "width",
+    "height",
+    "fps",
+    "rotation_deg",
+    "has_audio",
+    "title",
+    "audio_language",
+)
 
 
 class Decoder(Protocol):
@@ -175,7 +185,7 @@ class VideoEncoder:
             end_s=span[1],
             key_frame_tolerance_s=self._sampling.key_frame_tolerance_s,
         )
-        cues = read_sidecar(file.path)
+        transcript = read_transcript(file)
         row["num_encoded"] = 0
         sampled, group = _Sampled(), 0
         length_s = self._sampling.segment_length_s
@@ -184,14 +194,15 @@ class VideoEncoder:
             self._note_facts(timed, row), key=lambda frame: window_of(frame.target_s, length_s)
         ):
             if window // MOMENTS_AT_ONCE != group and sampled.thumbnails:
-                yield self._segments(file, batch_id, sampled, math.inf, cues)
+                yield self._segments(file, batch_id, sampled, math.inf, transcript.cues)
                 sampled = _Sampled()
             group = window // MOMENTS_AT_ONCE
             looked_at = list(frames)
             row["num_frames"] += len(looked_at)
             row["num_encoded"] += self._look_at(looked_at, sampled)
         if sampled.thumbnails:
-            yield self._segments(file, batch_id, sampled, row["duration_s"], cues)
+            yield self._segments(file, batch_id, sampled, row["duration_s"], transcript.cues)
+        row |= {"subtitles": transcript.subtitles, "language": transcript.language(row["audio_language"])}
 
     def _note_facts(
         self, stream: Iterable[VideoInfo | SampledFrame | DecodeEnd], row: dict[str, Any]
@@ -229,12 +240,9 @@ class VideoEncoder:
         transcripts = [text_between(cues, span.start_s, span.end_s) for span in spans]
         with self._watch.phase("encode"):
             encoded = [features() for features in sampled.features]
-        features, mask, times = pad_frames(
-            encoded,
-            [np.array(sampled.frame_times_s[span.frames]) - span.start_s for span in spans],
-        )
+        times_s = [np.array(sampled.frame_times_s[span.frames]) - span.start_s for span in spans]
         with self._watch.phase("fuse"):
-            embeddings, probabilities = self._model.fuse(features, mask, times, transcripts)
+            fused = fuse_moments(self._model, encoded, times_s, transcripts)
         return [
             {
                 "segment_id": schema.segment_id(file.uri, span.start_s),
@@ -242,16 +250,27 @@ class VideoEncoder:
                 "batch_id": batch_id,
                 "start_s": span.start_s,
                 "end_s": span.end_s,
-                "embedding": embeddings[i],
-                "labels": labels_seen(probabilities[i], self._model.label_names),
                 "transcript": transcripts[i],
                 "thumbnail": thumbnail,
                 "num_frames": span.frames.stop - span.frames.start,
                 "frame_times_s": sampled.frame_times_s[span.frames],
                 "frame_features": encoded[i].tobytes(),
+                **fused[i],
             }
             for i, (span, thumbnail) in enumerate(zip(spans, sampled.thumbnails, strict=True))
         ]
+
+
+def fuse_moments(
+    model: FrameModel, features: Sequence[np.ndarray], times_s: Sequence[np.ndarray], transcripts: Sequence[str | None]
+) -> list[dict[str, Any]]:
+    """What the rows of some moments get from the model: see `pad_frames`. Alike to the last bit for the same moments
+    together."""
+    embeddings, probabilities = model.fuse(*pad_frames(features, times_s), transcripts)
+    return [
+        {"embedding": vector, "labels": labels_seen(seen, model.label_names)}
+        for vector, seen in zip(embeddings, probabilities, strict=True)
+    ]
 
 
 def labels_seen(probabilities: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:

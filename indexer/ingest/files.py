@@ -21,6 +21,7 @@ class VideoFile:
             Always UTF-8.
         path: what to open: a path, or the s3:// URI.
         fingerprint: as `schema.VIDEOS` has it, where the listing tells it: of objects.
+        subtitles: likewise, the subtitle file beside it; None where nobody has looked.
     """
 
     uri: str
@@ -28,6 +29,7 @@ class VideoFile:
     size_bytes: int
     mtime_ns: int
     fingerprint: str | None = None
+    subtitles: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +45,7 @@ def look_at(path: str) -> VideoFile | MissingFile:
     """The file at a path or s3:// URI, or why it is none."""
     where = location(path)
     if isinstance(where, ObjectPath):
-        return _look_at_object(where)
+        return look_at_object(where)
     uri = path_to_uri(path)
     try:
         status = os.stat(path)
@@ -60,7 +62,8 @@ def look_at(path: str) -> VideoFile | MissingFile:
     return VideoFile(uri=uri, path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
-def _look_at_object(where: ObjectPath) -> VideoFile | MissingFile:
+def look_at_object(where: ObjectPath) -> VideoFile | MissingFile:
+    """The object, which a listing may have told of already, or why it is none."""
     try:
         if where.key:
             return video_of(where)
@@ -91,7 +94,7 @@ def is_gone(path: str) -> bool:
     """Whether there is certainly nothing at a path or s3:// URI. An unreachable bucket or folder tells nothing."""
     where = location(path)
     if isinstance(where, ObjectPath):
-        found = _look_at_object(where)
+        found = look_at_object(where)
         return isinstance(found, MissingFile) and found.gone
     try:
         os.lstat(where)
@@ -115,7 +118,7 @@ def version_of(path: str) -> tuple[object, ...] | None:
     """
     where = location(path)
     if isinstance(where, ObjectPath):
-        found = _look_at_object(where)
+        found = look_at_object(where)
         return (found.fingerprint, found.size_bytes, found.mtime_ns) if isinstance(found, VideoFile) else None
     try:
         status = os.stat(path)

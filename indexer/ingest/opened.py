@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 
 from indexer.errors import VideoError
 from indexer.ingest.container import Damage, choose_stream, is_cover_art, out_of_memory, require_size
+from indexer.ingest.languages import language_code
 from indexer.ingest.pixels import PixelReader, orientation
 from indexer.ingest.sampled import DecodeLimits, SampledFrame, VideoInfo
 from indexer.ingest.timeline import plausible_period_s
@@ -96,6 +97,7 @@ class OpenedVideo:
             has_audio=bool(self.container.streams.audio),
             title=_clean(self.container.metadata.get("title")),
             stated_duration_s=self._stated_duration_s(),
+            audio_language=_stated_language(self.container),
         )
 
     def no_frames(self) -> VideoError:
@@ -131,6 +133,15 @@ class OpenedVideo:
         if stated_s is None or is_cover_art(self.stream) or reached_s >= stated_s - max(1.0, 0.05 * stated_s):
             return None
         return f"the file ends at {end_s:.1f} s of {stated_s:.1f} s"
+
+
+def _stated_language(container: InputContainer) -> str | None:
+    """What all audio streams that state a language agree on; if none does, the subtitle streams."""
+    for streams in (container.streams.audio, container.streams.subtitles):
+        stated = {language_code(stream.metadata.get("language")) for stream in streams} - {None}
+        if stated:
+            return stated.pop() if len(stated) == 1 else None
+    return None
 
 
 def _origin_s(container: InputContainer, stream: VideoStream) -> float | None:

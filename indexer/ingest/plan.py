@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from indexer.ingest.files import VideoFile
 from indexer.ingest.sources import Listing
-from indexer.schema import FAILED
+from indexer.schema import FAILED, INDEXED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +21,7 @@ class KnownVideo:
     fingerprint: str | None = None
     attempts: int = 1
     error_stage: str | None = None
+    subtitles: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +41,17 @@ class Plan:
 
 
 def diff(listing: Listing, known: Mapping[str, KnownVideo], *, retry_failed: bool = False) -> Plan:
-    """Compares the fingerprint where the listing tells it, else size and modification time.
+    """Compares the fingerprint where the listing tells it, else size and modification time; and of indexed videos the
+    subtitle file.
 
-    Whether a file with another size or time really differs, its fingerprint must tell later.
+    Whether a file with another size or time really differs, its bytes must tell later.
     """
     plan = Plan()
     for file in listing.files:
         before = known.get(file.uri)
         if before is None:
             plan.new.append(file)
-        elif _differs(file, before) or (retry_failed and before.status == FAILED):
+        elif _differs(file, before) or has_other_subtitles(file, before) or (retry_failed and before.status == FAILED):
             plan.changed.append(file)
         else:
             plan.unchanged.append(file)
@@ -63,3 +65,8 @@ def _differs(file: VideoFile, before: KnownVideo) -> bool:
     if file.fingerprint is not None and before.fingerprint is not None:
         return file.fingerprint != before.fingerprint
     return (file.size_bytes, file.mtime_ns) != (before.size_bytes, before.mtime_ns)
+
+
+def has_other_subtitles(file: VideoFile, before: KnownVideo) -> bool:
+    """Whether the subtitle file of an indexed video came, changed or went."""
+    return before.status == INDEXED and file.subtitles is not None and file.subtitles != (before.subtitles or "")

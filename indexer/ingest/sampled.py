@@ -38,6 +38,7 @@ class VideoInfo:
         fps: average frame rate that the container states, frames per second.
         rotation_deg: clockwise rotation that was applied, 0, 90, 180 or 270 degrees.
         stated_duration_s: length that the header claims, seconds; may be far off.
+        audio_language: see `schema.VIDEOS`.
     """
 
     container: str
@@ -49,6 +50,7 @@ class VideoInfo:
     has_audio: bool
     title: str | None
     stated_duration_s: float | None
+    audio_language: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from indexer.errors import SourceError
+from indexer.errors import SourceError, StorageError
 from indexer.ingest.buckets import videos_below, videos_matching
-from indexer.ingest.files import MissingFile, VideoFile, look_at
+from indexer.ingest.files import MissingFile, VideoFile, look_at, look_at_object
 from indexer.ingest.manifests import is_manifest, read_manifest
 from indexer.ingest.paths import has_video_extension, is_video_name, matches_glob, path_to_uri, source_path, uri_to_path
+from indexer.ingest.sidecars import Sidecars, objects_beside, sidecars_in
 from indexer.storage import ObjectPath, location
 
 
@@ -58,6 +59,36 @@ def list_videos(sources: Sequence[str]) -> Listing:
     return lister.listing()
 
 
+class NamedFiles:
+    """Looks at videos that are named one by one, with the subtitle files beside them; lists no folder twice."""
+
+    def __init__(self) -> None:
+        self._beside: dict[str, Sidecars] = {}
+
+    def look_at(self, path: str) -> VideoFile | MissingFile:
+        """The file at a path or s3:// URI, or why it is none."""
+        where = location(path)
+        if isinstance(where, ObjectPath) and where.key:
+            return _object_with_subtitles(where)
+        found = look_at(path)
+        if isinstance(found, MissingFile):
+            return found
+        folder, name = os.path.split(os.path.abspath(path))
+        if folder not in self._beside:
+            self._beside[folder] = sidecars_in(folder)
+        return replace(found, subtitles=self._beside[folder].of(name))
+
+
+def _object_with_subtitles(where: ObjectPath) -> VideoFile | MissingFile:
+    """One listing tells of the object and of its subtitle files."""
+    try:
+        beside = objects_beside(where)
+    except StorageError as error:
+        return MissingFile(uri=str(where), reason=str(error))
+    found = look_at_object(next((other for other in beside if other == where), where))
+    return replace(found, subtitles=Sidecars(beside).of(where.name)) if isinstance(found, VideoFile) else found
+
+
 class _Lister:
     """Collects what one source after another holds."""
 
@@ -67,6 +98,7 @@ class _Lister:
         self._unlisted: dict[str, MissingFile] = {}
         self._roots: list[str] = []
         self._patterns: list[str] = []
+        self._named = NamedFiles()
 
     def listing(self) -> Listing:
         def in_order(found: dict[str, MissingFile]) -> list[MissingFile]:
@@ -94,7 +126,7 @@ class _Lister:
         elif is_manifest(path) and os.path.isfile(path):
             self._add_manifest(path)
         else:
-            found = look_at(path)
+            found = self._named.look_at(path)
             if isinstance(found, MissingFile):
                 raise SourceError(f"cannot index {source!r}: {found.reason}; check the path")
             self._files[found.uri] = found
@@ -105,7 +137,7 @@ class _Lister:
             if is_manifest(where.key):
                 self._add_manifest(str(where))
             else:
-                self._add_files([look_at(str(where))])
+                self._add_files([self._named.look_at(str(where))])
         elif glob.has_magic(where.key):
             self._add_files(videos_matching(where))
             self._patterns.append(str(where))
@@ -123,24 +155,27 @@ class _Lister:
     def _add_folder(self, folder: str) -> None:
         num_others, others = 0, set()
         num_videos, unreadable = 0, list[MissingFile]()
-        for entry in self._walk(folder):
-            found = look_at(entry.path) if has_video_extension(entry.name) else None
-            if isinstance(found, VideoFile) and is_video_name(entry.path):
-                self._files[found.uri] = found
-                num_videos += 1
-            elif isinstance(found, MissingFile):
-                unreadable += [] if found.gone else [found]  # deleted since the folder was read
-            else:
-                num_others += 1
-                others.add(os.path.splitext(entry.name)[1] or "no extension")
+        for entries in self._walk(folder):
+            sidecars = Sidecars(entries)
+            for entry in entries:
+                found = look_at(entry.path) if has_video_extension(entry.name) else None
+                if isinstance(found, VideoFile) and is_video_name(entry.path):
+                    self._files[found.uri] = replace(found, subtitles=sidecars.of(entry.name))
+                    num_videos += 1
+                elif isinstance(found, MissingFile):
+                    unreadable += [] if found.gone else [found]  # deleted since the folder was read
+                else:
+                    num_others += 1
+                    others.add(os.path.splitext(entry.name)[1] or "no extension")
         if not num_videos:
             unlisted = [found for found in self._unlisted.values() if uri_to_path(found.uri).startswith(folder)]
             raise SourceError(_nothing_in(folder, num_others, sorted(others), [*unreadable, *unlisted]))
         self._add_files(unreadable)
         self._roots.append(folder.rstrip("/") + "/")
 
-    def _walk(self, folder: str) -> Iterator[os.DirEntry[str]]:
-        """What is below a folder. Linked folders come last, so that a file reached both ways keeps its real path."""
+    def _walk(self, folder: str) -> Iterator[list[os.DirEntry[str]]]:
+        """What is below a folder, the entries of one folder at a time. Linked folders come last, so that a file reached
+        both ways keeps its real path."""
         folders, linked = [folder], list[str]()
         seen: set[tuple[int, int]] = set()
         while folders or linked:
@@ -156,17 +191,19 @@ class _Lister:
                 uri, reason = path_to_uri(current), f"the folder cannot be listed: {error.strerror or error}"
                 self._unlisted[uri] = MissingFile(uri=uri, reason=reason)
                 continue
+            files = []
             for entry in sorted(visible, key=lambda entry: entry.name):
                 if _is_folder(entry):
                     (linked if entry.is_symlink() else folders).append(entry.path)
                 else:
-                    yield entry
+                    files.append(entry)
+            yield files
 
     def _add_glob(self, pattern: str) -> None:
         spelt_out = os.path.splitext(pattern)[1]
         any_name = bool(spelt_out) and not glob.has_magic(spelt_out)
         paths = [path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path)]
-        found = [look_at(path) for path in paths if any_name or has_video_extension(path)]
+        found = [self._named.look_at(path) for path in paths if any_name or has_video_extension(path)]
         videos = [video for video in found if isinstance(video, VideoFile) and (any_name or is_video_name(video.path))]
         unreadable = [file for file in found if isinstance(file, MissingFile) and not file.gone]
         if not videos:
@@ -178,7 +215,9 @@ class _Lister:
 
     def _add_manifest(self, manifest: str) -> None:
         folder = os.path.dirname(manifest)
-        self._add_files(look_at(source_path(entry, relative_to=folder)) for entry in read_manifest(manifest))
+        self._add_files(
+            self._named.look_at(source_path(entry, relative_to=folder)) for entry in read_manifest(manifest)
+        )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import html
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from indexer.errors import StorageError
+from indexer.ingest.files import VideoFile
+from indexer.ingest.languages import detect_language
 from indexer.ingest.paths import read_error
-from indexer.storage import is_object_uri, location, names_beginning, open_binary
+from indexer.ingest.sidecars import language_of_name, sidecars_beside, subtitle_path
+from indexer.storage import location, open_binary
 
 MAX_SUBTITLE_BYTES = 32 << 20
 _TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(?:\s|$)")
 _MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,49 +29,45 @@ class Cue:
     text: str
 
 
-def find_sidecar(video_path: str) -> str | None:
-    """The subtitle file that belongs to the video: same stem, perhaps a language (`film.srt`, `film.en.vtt`).
+@dataclass(frozen=True, kw_only=True)
+class Transcript:
+    """What the subtitle file of a video says.
 
-    Without a language comes first, then English, then the rest in order of name.
+    Attributes:
+        subtitles: which file, in which state; see `VideoFile`. Taken before it was read, so that what is written to it
+            meanwhile is noticed later.
     """
-    video = location(video_path).absolute()
-    stem = os.path.splitext(video.name)[0]
-    try:
-        names = names_beginning(video.parent, f"{stem}.")
-    except OSError:
-        return None
-    ranked = [(rank, other) for other in names if (rank := _rank(stem, other)) is not None]
-    return str(video.parent / min(ranked)[1]) if ranked else None
+
+    subtitles: str = ""
+    cues: list[Cue] = field(default_factory=list)
+
+    def language(self, audio_language: str | None) -> str | None:
+        """The language of the video: the one in the subtitle file's name, else of its text, else of the sound."""
+        texts = [cue.text for cue in self.cues]
+        return language_of_name(self.subtitles) or detect_language(texts) or audio_language
 
 
-def _rank(stem: str, name: str) -> int | None:
-    base, extension = os.path.splitext(name)
-    if extension.lower() not in (".srt", ".vtt"):
-        return None
-    if base == stem:
-        return 0
-    language = base.removeprefix(stem + ".")
-    if language == base or not _LANGUAGE.fullmatch(language):
-        return None
-    return 1 if language.lower().startswith("en") else 2
-
-
-def read_sidecar(video_path: str) -> list[Cue]:
-    """The cues of the subtitle file beside the video; [] if there is none, or none that can be read.
+def read_transcript(file: VideoFile) -> Transcript:
+    """The subtitle file beside a video, without cues if it cannot be read.
 
     Raises:
         VideoError: stage "read": the bucket cannot be reached, so that there is no telling.
     """
     try:
-        path = find_sidecar(video_path)
-        if path is None or not (is_object_uri(path) or os.path.isfile(path)):  # a pipe would be waited for, for ever
-            return []
-        with open_binary(path) as file:
+        subtitles = file.subtitles
+        if subtitles is None:
+            subtitles = sidecars_beside(file.path).of(location(file.path).name)
+        return Transcript(subtitles=subtitles, cues=_read_cues(file.path, subtitles) if subtitles else [])
+    except StorageError as error:
+        raise read_error(error) from error
+
+
+def _read_cues(video_path: str, subtitles: str) -> list[Cue]:
+    try:
+        with open_binary(subtitle_path(video_path, subtitles)) as file:
             return parse_subtitles(file.read(MAX_SUBTITLE_BYTES))
     except OSError:
         return []
-    except StorageError as error:
-        raise read_error(error) from error
 
 
 def parse_subtitles(data: bytes) -> list[Cue]:

@@ -6,7 +6,7 @@ import datetime
 import fnmatch
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from indexer.errors import UsageError
+from indexer.ingest.languages import language_code
 from indexer.ingest.paths import uri_to_path
 from indexer.query.conditions import Condition, compare, parse_condition
 from indexer.query.metadata import join_metadata
@@ -37,6 +38,8 @@ class Filters:
         indexed_after, indexed_before: when it was indexed, likewise.
         labels: "NAME" or "NAME>=SCORE": classes that are stored with the moment.
         has_speech: whether there is a transcript for the moment.
+        language: languages of the video, of which it must have one: codes as "en" or "pt-BR", whose region does not
+            count; several in one text are separated by commas.
         where: "COLUMN=VALUE", or != < <= > >=, on columns of the metadata or of `videos/`.
         metadata: path of a table that is joined by path: see `indexer.query.metadata`.
     """
@@ -52,6 +55,7 @@ class Filters:
     indexed_before: str | None = None
     labels: tuple[str, ...] = ()
     has_speech: bool | None = None
+    language: str | tuple[str, ...] = ()
     where: tuple[str, ...] = ()
     metadata: str | None = None
 
@@ -64,6 +68,7 @@ class Filters:
             _date(name, getattr(self, name))
         for label in self.labels:
             _label(label)
+        object.__setattr__(self, "language", _codes(self.language))
         for text in self.where:
             parse_condition(text)
         if self.metadata is not None and not self.where:
@@ -109,6 +114,8 @@ class Filters:
         if self.max_duration_s is not None:
             yield _numpy(pc.less_equal(videos["duration_s"], self.max_duration_s))
         yield from self._of_dates(videos)
+        if self.language:
+            yield _in_language(videos["language"], self.language)
         if self.where:
             yield from self._of_columns(snapshot)
 
@@ -168,6 +175,25 @@ def _date(name: str, value: str | None) -> int | None:
         ) from error
     time = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
     return int((time - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)) / datetime.timedelta(microseconds=1)) * 1000
+
+
+def _codes(language: str | Iterable[str]) -> tuple[str, ...]:
+    """One text or several, each of one code or several, as they are written."""
+    texts = [language] if isinstance(language, str) else language
+    return tuple(code.strip() for text in texts for code in text.split(",") if code.strip())
+
+
+def _in_language(languages: pa.ChunkedArray, wanted: Iterable[str]) -> np.ndarray:
+    known = set(pc.unique(languages).to_pylist()) - {None}
+    codes = []
+    for written in wanted:
+        code = language_code(written)
+        if code not in known:
+            held = f"the languages in the index are {', '.join(sorted(known))}" if known else "it states none"
+            held += f"; of {languages.null_count} of {len(languages)} videos it is not known"
+            raise UsageError(f"no video of the index is in the language {written!r}: {held}")
+        codes.append(code)
+    return _numpy(pc.is_in(languages, value_set=pa.array(codes, pa.string())))
 
 
 def _label(text: str) -> tuple[str, float]:

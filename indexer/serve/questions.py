@@ -34,6 +34,9 @@ class MomentFilters(BaseModel):
     indexed_before: str | None = Field(None, description=f"Only videos indexed before. {_DATE}")
     label: list[str] = Field([], description="NAME or NAME>=SCORE: only moments with this class. Repeatable.")
     speech: bool | None = Field(None, description="Only moments with (true), or without (false), a transcript.")
+    language: list[str] = Field(
+        [], description="Only videos in this language: en, de. Repeatable, or separated by commas: any of them."
+    )
     where: list[str] = Field(
         [],
         description="COLUMN=VALUE, or != < <= > >=, on a column of the service's metadata or of the table of videos. "
@@ -58,7 +61,7 @@ class MomentFilters(BaseModel):
         Raises:
             UsageError: a filter is malformed.
         """
-        for value in (self.video, self.in_, *self.label, *self.where):
+        for value in (self.video, self.in_, *self.label, *self.language, *self.where):
             check_text(value or "", settings)
         return Filters(
             video=self.video,
@@ -72,6 +75,7 @@ class MomentFilters(BaseModel):
             indexed_before=self.indexed_before,
             labels=tuple(self.label),
             has_speech=self.speech,
+            language=tuple(self.language),
             where=tuple(self.where),
             metadata=settings.metadata if self.where else None,
         )

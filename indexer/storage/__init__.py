@@ -8,7 +8,6 @@ Errors are those of a disk (FileNotFoundError, FileExistsError); what only a net
 from indexer.storage.copies import DamagedCopyError, verified_copy
 from indexer.storage.files import (
     create_whole,
-    names_beginning,
     new_file,
     open_binary,
     total_bytes,
@@ -26,7 +25,6 @@ __all__ = [
     "create_whole",
     "is_object_uri",
     "location",
-    "names_beginning",
     "new_file",
     "open_binary",
     "total_bytes",

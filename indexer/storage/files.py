@@ -24,13 +24,6 @@ def open_binary(where: str | Location) -> BinaryIO:
     return open(where, "rb")
 
 
-def names_beginning(folder: Location, start: str) -> list[str]:
-    """Names of the entries of a folder that begin with `start`, in order."""
-    if isinstance(folder, ObjectPath):
-        return folder.names_beginning(start)
-    return sorted(name for name in os.listdir(folder) if name.startswith(start))
-
-
 def total_bytes(folder: Location) -> int:
     """Size of all files below, bytes."""
     if isinstance(folder, ObjectPath):

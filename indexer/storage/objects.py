@@ -145,17 +145,17 @@ class ObjectPath:
         entries = (self / folder if folder else self).iterdir()
         return (entry for entry in entries if fnmatch.fnmatchcase(entry.name, name))
 
-    def names_beginning(self, start: str) -> list[str]:
-        """Names of objects directly below that begin so, in order."""
+    def beginning(self, start: str) -> list[ObjectPath]:
+        """Objects directly below whose names begin so, in order."""
         first = (self / start).key
-        names: list[str] = []
+        found: list[ObjectPath] = []
         after: str | None = first  # a listing starts after any key, but takes only whole folders for a prefix
         while after is not None:
-            after = self._collect_names(first, after, names)
-        return names
+            after = self._collect(first, after, found)
+        return found
 
-    def _collect_names(self, first: str, after: str, names: list[str]) -> str | None:
-        """Adds names up to the end, or to a folder among them: then returns the key after which to go on."""
+    def _collect(self, first: str, after: str, found: list[ObjectPath]) -> str | None:
+        """Adds objects up to the end, or to a folder among them: then returns the key after which to go on."""
         skip = len(self.key) + 1 if self.key else 0
         for meta in self._listed(after):
             if not meta["path"].startswith(first):
@@ -163,7 +163,7 @@ class ObjectPath:
             name, slash, _ = meta["path"][skip:].partition("/")
             if slash:
                 return f"{(self / name).key}/{_LAST_CHARACTER}"
-            names.append(name)
+            found.append(ObjectPath(self.bucket, meta["path"], ObjectFacts.of(meta)))
         return None
 
     def read_bytes(self) -> bytes:

@@ -20,6 +20,7 @@ _VIDEO_COLUMNS = [
     "video_codec",
     "has_audio",
     "title",
+    "language",
     "partial",
     "fingerprint",
     "indexed_at",

@@ -35,6 +35,8 @@ _REMOVED = "removed"
 
 # The name under which Delta keeps, from version to version, which settings the ledger's moments were made with.
 _SETTINGS = "videobert-settings"
+# Likewise, whether a null in the column of subtitle files means that there was none: see `indexer.store.older_rows`.
+_SETTLED = "videobert-subtitles"
 
 _WRITTEN = schema.without_meanings(schema.VIDEOS)
 
@@ -50,11 +52,13 @@ class LedgerSnapshot:
         version: Delta version of `videos/`.
         generation: which settings its moments were made with: 0 for those of index.json, one more after each refresh.
         videos: one row a video, columns of `schema.VIDEOS`.
+        is_settled: whether `Ledger.settle` was called.
     """
 
     version: int
     generation: int
     videos: pa.Table
+    is_settled: bool = False
 
     @functools.cached_property
     def indexed(self) -> pa.Table:
@@ -96,7 +100,10 @@ class Ledger:
         """
         table = open_delta(self._folder, version)
         videos = read_parquet_files(data_files(table, self._folder), schema.VIDEOS)
-        return LedgerSnapshot(version=table.version(), generation=_generation(table), videos=videos)
+        is_settled = table.transaction_version(_SETTLED) is not None
+        return LedgerSnapshot(
+            version=table.version(), generation=_generation(table), videos=videos, is_settled=is_settled
+        )
 
     def commit(self, rows: pa.Table, remove: Iterable[int] = ()) -> int:
         """Inserts or replaces the given videos, and removes others, in one atomic commit.
@@ -116,6 +123,20 @@ class Ledger:
     def remove(self, video_ids: Iterable[int]) -> int:
         """Removes videos in one atomic commit; unknown ids are ignored. Returns the new version."""
         return self._commit(_removals(video_ids))
+
+    def settle(self) -> None:
+        """Notes that rows which say nothing of a subtitle file are of videos without a transcript.
+
+        Raises:
+            StorageError: the storage refused.
+        """
+        settled = CommitProperties(max_commit_retries=0, app_transactions=[Transaction(_SETTLED, 1)])
+
+        def commit(table: DeltaTable) -> None:
+            _add_missing_columns(table)
+            write_deltalake(table, _WRITTEN.empty_table(), mode="append", commit_properties=settled)
+
+        compare_and_swap(self._folder, commit, "the ledger could not be written")
 
     def switch(self, rows: pa.Table, *, version: int, generation: int) -> bool:
         """Puts other rows in the place of all, made with other settings, in one atomic commit.

@@ -171,7 +171,7 @@ def test_killed_run_leaves_nothing_of_a_video_whose_parts_are_not_all_there(vide
 
 
 def test_one_failed_part_fails_the_video_and_a_later_try_brings_it_in(video, store, tmp_path, monkeypatch):
-    real = encode.read_sidecar
+    real = encode.read_transcript
     calls = itertools.count(1)
 
     def fails_once(path):
@@ -179,7 +179,7 @@ def test_one_failed_part_fails_the_video_and_a_later_try_brings_it_in(video, sto
             raise ZeroDivisionError("boom")
         return real(path)
 
-    monkeypatch.setattr(encode, "read_sidecar", fails_once)
+    monkeypatch.setattr(encode, "read_transcript", fails_once)
     assert run(store, cut(store, video)).summary.failed == 1
     (row,) = ledger(store)
     assert (row["status"], row["error_kind"]) == ("failed", "ZeroDivisionError")

@@ -122,13 +122,16 @@ def test_failed_videos_are_tried_again_on_request_or_when_they_change(videos, ru
 
 
 def test_an_unexpected_error_fails_one_video_only(videos, run_index, tmp_path, monkeypatch):
-    def explode(path):
-        raise ZeroDivisionError("boom") if path.endswith("b.mkv") else FileNotFoundError
-
     import indexer.ingest.encode
 
-    real = indexer.ingest.encode.read_sidecar
-    monkeypatch.setattr("indexer.ingest.encode.read_sidecar", lambda p: explode(p) if p.endswith("b.mkv") else real(p))
+    real = indexer.ingest.encode.read_transcript
+
+    def read_transcript(file):
+        if file.path.endswith("b.mkv"):
+            raise ZeroDivisionError("boom")
+        return real(file)
+
+    monkeypatch.setattr("indexer.ingest.encode.read_transcript", read_transcript)
     run = run_index(videos)
     assert (run.indexed, run.failed) == (2, 1)
     assert ledger(tmp_path / "index")["b.mkv"]["error_message"] == "unexpected ZeroDivisionError: boom"

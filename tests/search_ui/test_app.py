@@ -87,6 +87,9 @@ def test_filters_and_syntax_that_mean_nothing_are_said(index, open_page):
     next(box for box in page.text_input if box.label.startswith("Conditions")).set_value("nope=1").run()
     assert "there is no column" in page.error[0].value
     next(box for box in page.text_input if box.label.startswith("Conditions")).set_value("").run()
+    next(box for box in page.text_input if box.label == "Language").set_value("en").run()
+    assert "no video of the index is in the language 'en'" in page.error[0].value.replace("\\", "")
+    next(box for box in page.text_input if box.label == "Language").set_value("").run()
     next(box for box in page.text_input if box.label == "Videos").set_value("red.*").run()
     assert not page.error
     assert len(page.get("image")) == 1

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,7 +52,8 @@ def test_file_says_size_and_time(tree):
 
     (file,) = list_videos([str(path)]).files
 
-    assert file == VideoFile(uri=str(path), path=str(path), size_bytes=5, mtime_ns=1_700_000_000_123_456_789)
+    listed = {"size_bytes": 5, "mtime_ns": 1_700_000_000_123_456_789, "subtitles": ""}
+    assert file == VideoFile(uri=str(path), path=str(path), **listed)
 
 
 def test_hidden_files_and_folders_are_left_out(tree):
@@ -284,6 +286,46 @@ def test_diff_tells_new_changed_and_unchanged():
     )
 
     assert (plan.new, plan.changed, plan.unchanged, plan.vanished) == ([new], [grown, touched], [old], [])
+
+
+@pytest.mark.parametrize(
+    ("listed", "remembered", "is_changed"),
+    [
+        ("", "", False),
+        (".srt bytes:1", ".srt bytes:1", False),
+        (".srt bytes:1", "", True),
+        (".srt bytes:1", ".srt bytes:2", True),
+        ("", ".srt bytes:1", True),
+        ("", "?", True),
+        ("", None, False),
+        (".srt bytes:1", None, True),
+        (None, ".srt bytes:1", False),
+    ],
+)
+def test_diff_notices_subtitles_of_indexed_videos(listed, remembered, is_changed):
+    video = replace(file("/v/a"), subtitles=listed)
+    plan = diff(Listing(files=[video]), known(video, subtitles=remembered))
+    assert (plan.changed, plan.unchanged) == (([video], []) if is_changed else ([], [video]))
+    assert diff(Listing(files=[video]), known(video, subtitles=remembered, status="failed")).unchanged == [video]
+
+
+def test_folders_globs_and_manifests_tell_of_subtitles(tree):
+    folder = tree("a.mp4", "a.srt", "x/b.mp4", "x/b.de.vtt", "x/c.mp4", "x/a.srt")
+    (folder / "list.txt").write_text("a.mp4\nx/b.mp4\nx/c.mp4\n")
+    for source in (folder, f"{folder}/**/*.mp4", folder / "list.txt"):
+        found = {Path(video.path).name: video.subtitles.split(" ")[0] for video in list_videos([str(source)]).files}
+        assert found == {"a.mp4": ".srt", "b.mp4": ".de.vtt", "c.mp4": ""}
+    assert list_videos([str(folder / "x" / "b.mp4")]).files[0].subtitles.startswith(".de.vtt mtime_ns:")
+
+
+def test_folder_of_a_manifest_is_listed_once(tree, monkeypatch):
+    folder = tree(*(f"{number}.mp4" for number in range(9)), "3.srt")
+    (folder / "list.txt").write_text("".join(f"{number}.mp4\n" for number in range(9)))
+    listed = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or real(path))
+    assert len(list_videos([str(folder / "list.txt")]).files) == 9
+    assert listed == [str(folder)]
 
 
 def test_diff_leaves_failed_videos_alone_unless_asked():

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.ingest.transcripts import Cue, find_sidecar, parse_subtitles, read_sidecar, text_between
+from indexer.ingest.files import VideoFile
+from indexer.ingest.sidecars import sidecars_beside
+from indexer.ingest.transcripts import Cue, Transcript, parse_subtitles, read_transcript, text_between
 
 SRT = """1
 00:00:01,000 --> 00:00:02,500
@@ -88,44 +90,56 @@ def test_any_bytes_give_a_list_in_order(data):
     assert all(cue.end_s > cue.start_s and cue.text.isprintable() for cue in found)
 
 
+def video_beside(folder, **listed) -> VideoFile:
+    path = str(folder / "film.mp4")
+    return VideoFile(uri=path, path=path, size_bytes=1, mtime_ns=1, **listed)
+
+
+def test_transcript_is_read_from_the_file_that_was_listed_or_else_found(tmp_path):
+    (tmp_path / "film.srt").write_text(SRT)
+    (tmp_path / "film.de.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nGuten Tag\n")
+    found = read_transcript(video_beside(tmp_path))
+    assert [cue.text for cue in found.cues] == ["Hello there", "two lines"]
+    assert found.subtitles.startswith(".srt mtime_ns:")
+    listed = read_transcript(video_beside(tmp_path, subtitles=".de.vtt bytes:9"))
+    assert (listed.subtitles, [cue.text for cue in listed.cues]) == (".de.vtt bytes:9", ["Guten Tag"])
+
+
+def test_no_subtitle_file_gives_no_cues(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        assert read_transcript(video_beside(folder)) == Transcript()
+    assert read_transcript(video_beside(tmp_path, subtitles=".srt bytes:9")).cues == []
+
+
+ENGLISH = "We told them that the road over the hill was closed because of the snow."
+
+
 @pytest.mark.parametrize(
-    ("names", "chosen"),
+    ("name", "of_sound", "text", "language"),
     [
-        (["film.srt"], "film.srt"),
-        (["film.de.srt", "film.en.vtt"], "film.en.vtt"),
-        (["film.de.srt", "film.fr.vtt"], "film.de.srt"),
-        (["film.en.srt", "film.vtt"], "film.vtt"),
-        (["film.pt-BR.srt"], "film.pt-BR.srt"),
-        (["film.SRT"], "film.SRT"),
-        (["film2.srt", "film.txt", "film.part.two.srt"], None),
-        ([], None),
+        (".de.srt", "fr", ENGLISH, "de"),
+        (".pt-BR.srt", None, ENGLISH, "pt"),
+        (".srt", "fr", ENGLISH, "en"),
+        (".srt", "fr", "Yes.", "fr"),
+        (".srt", None, ENGLISH, "en"),
+        (".one.srt", None, ENGLISH, "en"),
+        (".srt", None, "Yes.", None),
+        ("", "ja", "", "ja"),
+        ("", None, "", None),
     ],
 )
-def test_sidecar_is_found_by_its_stem(tmp_path, names, chosen):
-    for name in names:
-        (tmp_path / name).touch()
-
-    found = find_sidecar(str(tmp_path / "film.mp4"))
-
-    assert found == (None if chosen is None else str(tmp_path / chosen))
-
-
-def test_sidecar_is_read(tmp_path):
-    (tmp_path / "film.srt").write_text(SRT)
-
-    assert [cue.text for cue in read_sidecar(str(tmp_path / "film.mp4"))] == ["Hello there", "two lines"]
-
-
-def test_no_sidecar_gives_no_cues(tmp_path):
-    assert read_sidecar(str(tmp_path / "film.mp4")) == []
-    assert read_sidecar(str(tmp_path / "none" / "film.mp4")) == []
+def test_language_is_that_of_the_name_else_of_the_text_else_of_the_sound(name, of_sound, text, language):
+    cues = [Cue(start_s=0, end_s=2, text=text)] if text else []
+    transcript = Transcript(subtitles=f"{name} bytes:9" if name else "", cues=cues)
+    assert transcript.language(of_sound) == language
 
 
 @pytest.mark.timeout(30)
 def test_pipe_is_no_subtitle_file(tmp_path):
     os.mkfifo(tmp_path / "film.srt")
 
-    assert read_sidecar(str(tmp_path / "film.mp4")) == []
+    assert sidecars_beside(str(tmp_path / "film.mp4")).of("film.mp4") == ""
+    assert read_transcript(video_beside(tmp_path, subtitles=None)).cues == []
 
 
 def test_text_between_takes_what_overlaps():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from indexer.errors import VideoError
+from indexer.ingest.opened import _stated_language
 from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo, read_video
 
 REGULAR = range(0, 4000, 40)
@@ -319,3 +321,24 @@ def test_name_that_is_not_utf8_can_be_read(synthetic, tmp_path):
     _, frames, _ = read(os.fsdecode(path))
 
     assert len(frames) == 4
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize(("stated", "language"), [("jpn", "ja"), ("und", None), (None, None)])
+def test_language_is_what_the_container_states_for_the_sound(synthetic, name, stated, language):
+    path = synthetic.write(name, range(0, 1000, 100), sound_s=1.0, sound_language=stated)
+    assert read(path)[0].audio_language == language
+
+
+def test_sounds_in_several_languages_state_none(tmp_path):
+    def stated(*languages):
+        with av.open(str(tmp_path / "a.mkv"), "w") as container:
+            for language in languages:
+                container.add_stream("aac", rate=16000).metadata["language"] = language
+            return _stated_language(container)
+
+    assert stated("eng") == "en"
+    assert stated("eng", "en") == "en"
+    assert stated("eng", "und") == "en"
+    assert stated("eng", "fra") is None
+    assert stated("und") is None

@@ -83,6 +83,12 @@ def _scores(moment: dict) -> list[float]:
     return [*(label["score"] for label in moment["labels"]), moment["none_of_these"]]
 
 
+def test_language_that_no_video_has_is_one_line(ask):
+    refused = ask.get("/search", params={"query": "green", "language": "de"})
+    assert refused.status_code == 400
+    assert refused.json()["error"].startswith("no video of the index is in the language 'de': it states none")
+
+
 def test_answers_are_as_varied_as_asked(ask, served):
     for parameters, diversity in [
         ({"per_video": 1}, Diversity(per_video=1)),
@@ -111,6 +117,7 @@ def test_parameters_are_the_options_of_the_command_line():
 
 def _filters_that_requests_can_set():
     values = {"min_duration": 1, "max_duration": 2, "min_height": 3, "speech": True, "label": ["a"], "where": ["a=b"]}
+    values["language"] = ["en"]
     dates = {name: "2025-01-01" for name in MomentFilters.model_fields if name.endswith(("after", "before"))}
     filters = MomentFilters(video="a", **{"in": "b"}, **values, **dates).filters(ServeSettings())
     defaults = {field.name: field.default for field in dataclasses.fields(Filters)}

@@ -14,7 +14,6 @@ from indexer.storage import (
     ObjectPath,
     create_whole,
     location,
-    names_beginning,
     new_file,
     open_binary,
     total_bytes,
@@ -115,13 +114,13 @@ def test_large_file_goes_up_in_parts_and_comes_back(bucket, s3, tmp_path):
     assert (tmp_path / "again").read_bytes() == content
 
 
-def test_names_beginning_lists_one_folder(place):
+def test_beginning_lists_one_folder(bucket):
     for name in ("film.mp4", "film.srt", "film.en.vtt", "film-2.srt", "filmed.srt", "afilm.srt"):
-        write_whole(place / name, b"x")
-    (place / "film.d").mkdir()
-    write_whole(place / "film.d" / "film.de.srt", b"x")
-    names = names_beginning(place, "film.")
-    assert [name for name in names if name != "film.d"] == ["film.en.vtt", "film.mp4", "film.srt"]
+        write_whole(bucket / "x" / name, b"x")
+    write_whole(bucket / "x" / "film.d" / "film.de.srt", b"x")
+    found = (bucket / "x").beginning("film.")
+    assert [path.name for path in found] == ["film.en.vtt", "film.mp4", "film.srt"]
+    assert [path.facts for path in found] == [(bucket / "x" / path.name).stat() for path in found]
 
 
 def test_missing_file_raises_as_on_a_disk(place):

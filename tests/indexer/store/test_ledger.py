@@ -85,7 +85,7 @@ def test_a_missing_table_is_reported(tmp_path):
         Ledger(tmp_path / "nothing").snapshot()
 
 
-_ADDED = ["sampling_plan", "num_coded", "num_decoded", "num_encoded"]
+_ADDED = ["sampling_plan", "num_coded", "num_decoded", "num_encoded", "subtitles", "audio_language", "language"]
 
 
 @pytest.fixture
@@ -107,12 +107,12 @@ def old_ledger(tmp_path, row_of, monkeypatch) -> Ledger:
 def test_ledger_of_an_older_version_is_read_with_nothing_in_the_new_columns(old_ledger):
     (row,) = old_ledger.snapshot().videos.to_pylist()
     assert row["uri"] == "/old"
-    assert [row[name] for name in _ADDED] == [None] * 4
+    assert [row[name] for name in _ADDED] == [None] * len(_ADDED)
 
 
 @pytest.mark.parametrize("uris", [["/new"], ["/old"], ["/new", "/old"]])
 def test_ledger_of_an_older_version_takes_new_rows_and_replaces_old_ones(old_ledger, row_of, uris):
-    facts = {"sampling_plan": "sparse", "num_coded": 300, "num_decoded": 140, "num_encoded": 9}
+    facts = {"sampling_plan": "sparse", "num_coded": 300, "num_decoded": 140, "num_encoded": 9, "language": "en"}
     old_ledger.commit(table(*(row_of(uri, **facts) for uri in uris)))
 
     rows = {row["uri"]: row for row in Ledger(old_ledger._folder).snapshot().videos.to_pylist()}
@@ -135,3 +135,13 @@ def test_two_writers_may_bring_a_ledger_up_to_date_at_once(old_ledger, row_of):
 def test_older_ledger_switches_to_other_settings(old_ledger, row_of):
     assert old_ledger.switch(table(row_of("/a", sampling_plan="linear")), version=old_ledger.version(), generation=1)
     assert [row["sampling_plan"] for row in old_ledger.snapshot().videos.to_pylist()] == ["linear"]
+
+
+def test_settling_is_remembered_and_changes_no_row(old_ledger):
+    before = old_ledger.snapshot()
+    old_ledger.settle()
+    after = Ledger(old_ledger._folder).snapshot()
+    assert (before.is_settled, after.is_settled) == (False, True)
+    assert after.videos.equals(before.videos)
+    old_ledger.remove([schema.video_id("/old")])
+    assert old_ledger.snapshot().is_settled
