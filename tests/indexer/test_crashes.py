@@ -177,7 +177,7 @@ SEGMENTS_COMMIT = "indexer.store.segments_table:SegmentsTable.add"
 LEDGER_COMMIT = "indexer.store.ledger:Ledger.commit"
 VECTOR_PART = "indexer.store.vector_writer:_checksum"
 VECTOR_MANIFEST = "indexer.store.vector_writer:write_whole"
-TUNING = "indexer.store.vector_writer:_tuned"
+TUNING = "indexer.store.vector_writer:_Tuning.of"
 KEYWORD_PART = "indexer.store.keywords:write_whole"
 
 
@@ -227,7 +227,7 @@ BUILDING_POINTS = [
     *around("ivf", VECTOR_MANIFEST),
     *around("fresh", "indexer.store.keywords:_database"),
     *(Kill("fresh", KEYWORD_PART, nth=n) for n in (1, 2, 3)),
-    Kill("update", "indexer.store.index:delete_other_keywords", "before"),
+    Kill("update", "indexer.store.builds:delete_other_keywords", "before"),
 ]
 # Between the parts of a video, while they are joined, when all of it is to be committed.
 PART_POINTS = [

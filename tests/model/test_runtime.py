@@ -87,13 +87,13 @@ def test_openvino_network_is_compiled_once_and_read_from_the_cache_then(mini, fr
 
 @needs_openvino
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-9] + bytes(9)])
-def test_damaged_file_in_the_cache_is_made_anew(mini, frames, own_cache, damage):
+def test_damaged_file_in_the_cache_is_made_anew(mini, frames, own_cache, damage, monkeypatch):
     expected = OpenVinoRuntime(mini.frame_encoder, 1)(frames)
     (path,) = own_cache()
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole))
+    path.write_bytes(damage(path.read_bytes()))
     assert torch.equal(OpenVinoRuntime(mini.frame_encoder, 1)(frames), expected)
-    assert len(path.read_bytes()) == len(whole)
+    monkeypatch.setattr(runtime, "build_openvino_graph", None)  # whoever comes next finds a whole one
+    assert torch.equal(OpenVinoRuntime(mini.frame_encoder, 1)(frames), expected)
 
 
 @needs_openvino
