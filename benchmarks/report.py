@@ -33,11 +33,14 @@ def machine() -> dict[str, Any]:
 
 
 def report(name: str, figures: Mapping[str, Any]) -> None:
-    """Prints the figures, one a line, and writes them with the machine's facts to benchmarks/results/NAME.json."""
+    """Prints the figures, one a line (of several in one, each below it), and writes them with the machine's facts to benchmarks/results/NAME.json."""
     width = max(len(figure) for figure in figures)
     print(f"== {name}")
     for figure, value in figures.items():
-        print(f"{figure:<{width}}  {value}")
+        if isinstance(value, Mapping):
+            print(figure, *(f"  {name}  {part}" for name, part in value.items()), sep="\n")
+        else:
+            print(f"{figure:<{width}}  {value}")
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"figures": dict(figures), "machine": machine()}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
