@@ -33,7 +33,10 @@ def machine() -> dict[str, Any]:
 
 
 def report(name: str, figures: Mapping[str, Any]) -> None:
-    """Prints the figures, one a line (of several in one, each below it), and writes them with the machine's facts to benchmarks/results/NAME.json."""
+    """Prints the figures and writes them, with the machine's facts, to benchmarks/results/NAME.json.
+
+    One figure a line; those of a mapping stand below its name.
+    """
     width = max(len(figure) for figure in figures)
     print(f"== {name}")
     for figure, value in figures.items():

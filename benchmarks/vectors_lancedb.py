@@ -1,8 +1,8 @@
 """LanceDB on the vectors of benchmarks.vectors, which runs this in a process, and perhaps a Python, of its own.
 
-    python -m benchmarks.vectors_lancedb FOLDER     # FOLDER: vectors.npy, queries.npy, neighbours.npy
+    python -m benchmarks.vectors_lancedb FOLDER IVF_RQ     # FOLDER: vectors.npy, queries.npy, neighbours.npy
 
-Two of its indexes are built as its documentation advises: its own number of lists, and vectors ranked again
+Its indexes are built as its documentation advises: its own number of lists, and vectors ranked again
 (`refine_factor`). How many lists are looked into, and how many vectors are ranked again, is tuned to the same recall
 as ours with some of the queries; others are measured.
 """
@@ -27,30 +27,25 @@ _K, _RECALL = 10, 0.97
 _REFINE = (10, 20, 50)
 _ROWS_PER_LIST = 8192  # its default
 _ROWS_PER_BATCH = 50_000
+# Its indexes, with their settings.
+KINDS: dict[str, dict[str, int]] = {"IVF_RQ": {}, "IVF_PQ": {"num_sub_vectors": 48}}
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    figures: dict[str, Any] = {}
-    for kind, config in (("IVF_RQ", {}), ("IVF_PQ", {"num_sub_vectors": 48})):
-        path = os.fspath(folder / f"lancedb-{kind}")
-        if "--search" in sys.argv:
-            figures[kind] = _search(folder, path)
-        else:
-            build_s = _build(folder, path, kind, config)
-            figures[kind] = {"build_s": build_s}
-    if "--search" not in sys.argv:  # in a process of its own, that its memory is its own
-        found = _again(folder)
-        figures = {f"{version('lancedb')} {kind}": figures[kind] | found[kind] for kind in figures}
-    print(json.dumps(figures))
+    folder, kind = Path(sys.argv[1]), sys.argv[2]
+    path = os.fspath(folder / f"lancedb-{kind}")
+    if "--search" in sys.argv:
+        print(json.dumps(_search(folder, path)))
+    else:  # searched in a process of its own, that its memory is its own
+        print(json.dumps({"build_s": _build(folder, path, kind, KINDS[kind])} | _again(folder, kind)))
 
 
-def _again(folder: Path) -> dict[str, Any]:
+def _again(folder: Path, kind: str) -> dict[str, Any]:
     import subprocess
 
-    command = [sys.executable, "-m", "benchmarks.vectors_lancedb", str(folder), "--search"]
+    command = [sys.executable, "-m", "benchmarks.vectors_lancedb", str(folder), kind, "--search"]
     figures: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-    return figures
+    return figures | {"version": version("lancedb")}
 
 
 def _build(folder: Path, path: str, kind: str, settings: dict[str, int]) -> float:
