@@ -297,7 +297,7 @@ class VideoIndex:
         Raises:
             UsageError: there is no such moment.
         """
-        return self._snapshot.rows.batch_ids[self._row(segment_id)].as_py()
+        return self._snapshot.rows.batch_of(self._row(segment_id))
 
     def sql(self, query: str) -> SqlResult:
         """Answers one SELECT of DuckDB's SQL over the tables `moments` and `videos`: see `indexer.query.sql`.

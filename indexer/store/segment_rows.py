@@ -51,6 +51,11 @@ class SegmentRows:
         """The batch of each row, strings [N] as a dictionary; made when asked for."""
         return pa.DictionaryArray.from_arrays(np.repeat(self._run_batches, self._run_lengths), self._batches)
 
+    def batch_of(self, row: int) -> str:
+        """The batch of one row."""
+        run = np.searchsorted(np.cumsum(self._run_lengths), row, side="right")
+        return self._batches[int(self._run_batches[run])].as_py()
+
     def located(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The file of each of some rows, as an index into `files`, and the row in it: int64 [R] both."""
         stored = rows if self._stored is None else self._stored[rows].astype(np.int64)

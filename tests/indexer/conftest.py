@@ -13,6 +13,7 @@ import pytest
 
 from indexer.cli.app import main
 from indexer.config import RunConfig, SamplingConfig
+from indexer.ingest.guard import GuardedDecoder
 from indexer.pipeline import RunSummary, index_videos
 from indexer.storage import ObjectPath, location
 from indexer.store.index import IndexStore
@@ -180,3 +181,17 @@ def videobert(monkeypatch, capsys):
         return exit_.value.code, out, err
 
     return run
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """Names of the videos that are decoded, as it happens."""
+    names: list[str] = []
+    real = GuardedDecoder.read_video
+
+    def read_video(self, path, **options):
+        names.append(Path(path).name)
+        return real(self, path, **options)
+
+    monkeypatch.setattr(GuardedDecoder, "read_video", read_video)
+    return names

@@ -8,23 +8,8 @@ import pytest
 
 from indexer import schema
 from indexer.errors import IndexFormatError
-from indexer.ingest.guard import GuardedDecoder
 from indexer.store.index import IndexStore
 from indexer.store.verify import verify
-
-
-@pytest.fixture
-def decoded(monkeypatch) -> list[str]:
-    """Names of the videos that are decoded, as it happens."""
-    names: list[str] = []
-    real = GuardedDecoder.read_video
-
-    def read_video(self, path, **options):
-        names.append(Path(path).name)
-        return real(self, path, **options)
-
-    monkeypatch.setattr(GuardedDecoder, "read_video", read_video)
-    return names
 
 
 def names_in(tmp_path) -> list[str]:

@@ -11,27 +11,12 @@ from indexer import pipeline, schema
 from indexer.config import RunConfig
 from indexer.errors import IndexFormatError
 from indexer.ingest import encode
-from indexer.ingest.guard import GuardedDecoder
 from indexer.retold import RetoldVideos
 from indexer.store.index import IndexStore
 from indexer.store.verify import verify
 
 SRT = "1\n00:00:00,500 --> 00:00:02,000\n{}\n\n2\n00:00:10,500 --> 00:00:11,000\nthe end of it\n"
 GERMAN = "Wir sind gestern mit dem Zug nach Hause gefahren, weil es so stark geregnet hat."
-
-
-@pytest.fixture
-def decoded(monkeypatch) -> list[str]:
-    """Names of the videos that are decoded, as it happens."""
-    names: list[str] = []
-    real = GuardedDecoder.read_video
-
-    def read_video(self, path, **options):
-        names.append(Path(path).name)
-        return real(self, path, **options)
-
-    monkeypatch.setattr(GuardedDecoder, "read_video", read_video)
-    return names
 
 
 def facts(index, name: str) -> dict:

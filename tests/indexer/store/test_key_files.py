@@ -45,6 +45,7 @@ def seen(store):
     assert list(itertools.chain(*by_file)) == rows.segment_ids.tolist()
     found = rows.find(rows.segment_ids[::-1], rows.batch_ids.take(np.arange(len(rows))[::-1]))
     assert found.tolist() == list(range(len(rows)))[::-1]
+    assert [rows.batch_of(row) for row in range(len(rows))] == rows.batch_ids.to_pylist()
     values = zip(videos.tolist(), rows.start_s.tolist(), rows.end_s.tolist(), strict=True)
     keys = zip(rows.segment_ids.tolist(), rows.batch_ids.to_pylist(), strict=True)
     return dict(zip(keys, values, strict=True))
