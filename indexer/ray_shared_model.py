@@ -16,6 +16,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +30,14 @@ from indexer.ingest.encode import STORED
 from indexer.ingest.frame_model import FrameModel, LocalModel
 from indexer.phases import Spent
 from model.errors import ModelError
+from model.runtime import GPU_BATCH_SIZES
 from model.weights import load_model
 
 # Frames of one request; with the requests under way, what each worker may hold in Ray's object store.
 _REQUEST_BYTES = 4 << 20
 _MAX_UNDER_WAY = 3
 # Frames that the model is given at once. More keep a GPU no busier.
-_MAX_FRAMES_AT_ONCE = 1024
+MAX_FRAMES_AT_ONCE = 1024
 # A process that a GPU's driver killed is started again so often.
 _MAX_RESTARTS = 3
 _DIED = "the model's process died too often: perhaps the GPU's memory is short"
@@ -55,6 +57,8 @@ class SharedModel:
 
     def __init__(self, name: str, device: str, num_threads: int) -> None:
         self._error = ""
+        # Always the same one: what cuDNN has planned for a size of batch, it keeps for each thread.
+        self._thread = ThreadPoolExecutor(max_workers=1)
         self._waiting: deque[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = deque()
         self._serving: asyncio.Task[None] | None = None
         self._busy_s, self._began = 0.0, 0.0
@@ -62,6 +66,15 @@ class SharedModel:
             self._model = LocalModel(load_model(name, device=device, num_threads=num_threads))
         except ModelError as error:
             self._error = str(error)
+            return
+        if device != "cpu":
+            self._thread.submit(self._warm_up)
+
+    def _warm_up(self) -> None:
+        """Meets every size of batch once, while the workers start: at the first frames it would be seconds each."""
+        side = self._model.frame_size_px
+        for size in GPU_BATCH_SIZES:
+            self._model.encode_frames(np.zeros((size, side, side, 3), np.uint8))
 
     async def facts(self) -> ModelFacts | str:
         """What the workers have to know, or why the model could not be loaded."""
@@ -98,7 +111,9 @@ class SharedModel:
         while self._waiting:
             requests = self._next_requests()
             try:
-                features = await asyncio.to_thread(self._encode, [frames for frames, _ in requests])
+                features = await asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._encode, [frames for frames, _ in requests]
+                )
             except Exception as error:  # each of the callers gets it
                 for _, done in requests:
                     if not done.done():  # its worker may have died meanwhile
@@ -111,7 +126,7 @@ class SharedModel:
     def _next_requests(self) -> list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]:
         requests = [self._waiting.popleft()]
         num_frames = len(requests[0][0])
-        while self._waiting and num_frames + len(self._waiting[0][0]) <= _MAX_FRAMES_AT_ONCE:
+        while self._waiting and num_frames + len(self._waiting[0][0]) <= MAX_FRAMES_AT_ONCE:
             num_frames += len(self._waiting[0][0])
             requests.append(self._waiting.popleft())
         return requests

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("auto", "torch", "compiled", "openvino")
 MAX_FRAMES_PER_BATCH = 32
-# A GPU is busy only with many frames; 256 of 224 px need about 2 GB in this network.
-MAX_FRAMES_PER_GPU_BATCH = 256
+# How many frames a GPU is given at once. A size that a thread has not met yet costs it two seconds, in which cuDNN
+# plans every convolution, so there are only two: one that takes hardly longer than a single frame, and one that keeps a
+# GPU busy. 256 of 224 px need about 2 GB in this network.
+GPU_BATCH_SIZES = (32, 256)
 
 
 class FrameRuntime(Protocol):
@@ -69,7 +71,7 @@ class TorchRuntime:
 
 
 class GpuRuntime:
-    """Runs the module in bfloat16 with the channels last in memory, 256 frames at a time.
+    """Runs the module in bfloat16 with the channels last in memory, 256 frames at a time, or 32 if there are no more.
 
     Networks that were calibrated for 8-bit integers stay in float32: bfloat16 cannot tell their 256 steps apart.
 
@@ -83,19 +85,20 @@ class GpuRuntime:
         self._encoder = encoder
         self._encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its stub
         self._network: Any = torch.compile(self._encoder, dynamic=False) if compiled else self._encoder
-        self._always_full = compiled  # each size of batch would be compiled anew
+        self._sizes = GPU_BATCH_SIZES[-1:] if compiled else GPU_BATCH_SIZES  # each would be compiled anew
         self._autocast = not is_calibrated(encoder)
 
     def __call__(self, frames: Tensor) -> Tensor:
         device = next(self._encoder.parameters()).device
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self._autocast):
-            batches = [self._run(batch, device) for batch in frames.split(MAX_FRAMES_PER_GPU_BATCH)]
+            batches = [self._run(batch, device) for batch in frames.split(self._sizes[-1])]
         return torch.cat(batches)
 
     def _run(self, frames: Tensor, device: torch.device) -> Tensor:
         batch = frames.to(device, non_blocking=True)
-        if self._always_full and len(batch) < MAX_FRAMES_PER_GPU_BATCH:
-            batch = torch.cat([batch, batch.new_zeros(MAX_FRAMES_PER_GPU_BATCH - len(batch), *batch.shape[1:])])
+        size = next(size for size in self._sizes if len(batch) <= size)
+        if len(batch) < size:
+            batch = torch.cat([batch, batch.new_zeros(size - len(batch), *batch.shape[1:])])
         features: Tensor = self._network(batch)
         return features[: len(frames)].float()
 

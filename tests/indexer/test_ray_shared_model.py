@@ -12,6 +12,7 @@ from indexer import ray_shared_model
 from indexer.errors import WorkerError
 from indexer.ingest.encode import STORED
 from indexer.ray_shared_model import SharedModel, SharedModelClient, start_shared_models
+from model.runtime import GPU_BATCH_SIZES
 from model.weights import load_model
 
 
@@ -63,7 +64,7 @@ def test_what_is_asked_while_the_model_is_busy_is_encoded_together(requests):
 
 
 def test_no_more_frames_than_the_limit_are_encoded_at_once(requests, monkeypatch):
-    monkeypatch.setattr(ray_shared_model, "_MAX_FRAMES_AT_ONCE", 6)
+    monkeypatch.setattr(ray_shared_model, "MAX_FRAMES_AT_ONCE", 6)
     model = Recorded()
     assert [len(features) for features in ask(model, requests)] == [3, 1, 4, 2, 5]
     assert model.sizes == [3, 5, 2, 5]
@@ -75,6 +76,31 @@ def test_what_the_model_cannot_encode_fails_for_those_who_asked_and_nobody_else(
     first, *others = ask(model, requests)
     assert isinstance(first, RuntimeError)
     assert [len(features) for features in others] == [1, 4, 2, 5]
+
+
+def test_every_size_of_batch_is_met_in_the_one_thread_that_encodes_before_the_first_frames_come(requests, monkeypatch):
+    """A GPU plans for each size and thread anew, for seconds."""
+    seen = []
+
+    def load(name, *, device, num_threads):
+        model = load_model(name)
+        monkeypatch.setattr(model, "runtime", lambda frames, real=model.runtime: noted(frames, real))
+        return model
+
+    def noted(frames, real):
+        seen.append((len(frames), threading.get_ident()))
+        return real(frames)
+
+    monkeypatch.setattr(ray_shared_model, "load_model", load)
+    model = SharedModel("tiny_test", "cuda", 1)
+
+    async def asked_twice():
+        return [await model.encode_frames(frames) for frames in requests[:2]]
+
+    asyncio.run(asked_twice())
+    assert [size for size, _ in seen] == [*GPU_BATCH_SIZES, 3, 1]
+    assert len({thread for _, thread in seen}) == 1
+    assert seen[0][1] != threading.get_ident()
 
 
 @pytest.mark.slow

@@ -128,21 +128,23 @@ def test_networks_calibrated_for_integers_are_not_run_in_bfloat16(mini, frames):
     assert similarity.min() >= 0.9999
 
 
-def test_many_frames_on_a_gpu_go_in_full_batches_where_the_network_is_compiled(tiny, monkeypatch):
-    monkeypatch.setattr(runtime, "MAX_FRAMES_PER_GPU_BATCH", 4)
+@pytest.mark.parametrize(("compiled", "expected"), [(False, [4, 4, 2]), (True, [4, 4, 4])])
+def test_a_gpu_is_given_batches_of_few_sizes(tiny, monkeypatch, compiled, expected):
+    monkeypatch.setattr(runtime, "GPU_BATCH_SIZES", (2, 4))
     monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
     sizes = []
     encoder = copy.deepcopy(tiny.frame_encoder)
     encoder.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     side = encoder.config.frame_size_px
-    frames = torch.randint(0, 256, (10, side, side, 3), dtype=torch.uint8)
-    features = GpuRuntime(encoder, compiled=True)(frames)
-    assert sizes == [4, 4, 4]
+    frames = torch.randint(0, 256, (9, side, side, 3), dtype=torch.uint8)
+    features = GpuRuntime(encoder, compiled=compiled)(frames)
+    assert sizes == expected
     similarity = F.cosine_similarity(features, TorchRuntime(tiny.frame_encoder)(frames), dim=2)
     assert similarity.min() >= 0.999
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch.compile itself uses what torch deprecates
 @pytest.mark.parametrize("kind", ["torch", "compiled"])
 def test_gpu_gives_nearly_the_features_of_the_cpu(mini, frames, kind):
     device = torch.device("cuda")

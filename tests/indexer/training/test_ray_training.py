@@ -52,6 +52,27 @@ def test_one_worker_and_two_have_the_same_loss_curve_as_no_ray_at_all(captions, 
         torch.testing.assert_close(one[name], two[name], atol=2e-3, rtol=1e-2)  # written in half precision
 
 
+@pytest.mark.gpu
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_worker_on_a_gpu_learns_as_well_as_one_on_the_cpu(captions, colour_folder, prepare, train_here):
+    """In bfloat16, its process group that of NCCL. Random numbers differ between devices, so losses are only alike."""
+    ends = {}
+    for device in ("cpu", "cuda"):
+        jobs = [prepare(captions, out=f"{device}.safetensors", num_epochs=20, batch_size=16)]
+        jobs += [prepare(colour_folder, out=f"{device}-head.safetensors", num_epochs=20, held_out_share=0.3)]
+        for prepared in jobs:
+            if device == "cuda":
+                train_on_ray(prepared.job.folder, num_workers=1, device=device)
+            else:
+                train_here(prepared)
+        curve = loss_curve(jobs[0].job.folder, "contrastive")
+        assert np.mean(curve[-5:]) < 0.8 * curve[0]
+        ends[device] = np.mean(curve[-5:])
+        assert read_result(jobs[1].job.folder)["metrics"]["top_1"] > 90
+    assert ends["cuda"] == pytest.approx(ends["cpu"], rel=0.25)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_error_of_a_worker_is_one_of_ours_and_progress_is_reported(captions, prepare):

@@ -1,0 +1,218 @@
+"""The GPU shape: how many clips a second, how busy the GPU is, and how near to a loop that does nothing but encode.
+
+    python -m benchmarks.gpu                                          # needs a CUDA device
+    python -m benchmarks.gpu --clips 2400 --models mini timm:FOLDER   # a small and a large network
+    python -m benchmarks.gpu --videos FOLDER                          # these files, copied until there are enough
+
+For each model: a loop over frames that lie on the GPU already, in bfloat16 as `index` runs it (and in float32,
+compiled, and with the upload); the model that workers share, fed by workers that have nothing to decode; then
+`videobert index --device cuda`, once on a few clips, which is the start-up, and on all. What the GPU says of itself is
+asked five times a second while the long run lasts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from benchmarks.contestants.clips import make_clips
+from benchmarks.report import demo_videos, report
+from indexer.batches import EncoderSettings
+from indexer.config import SamplingConfig
+from indexer.ray_encoding import ray_cluster
+from indexer.ray_shared_model import MAX_FRAMES_AT_ONCE, SharedModelClient, start_shared_models
+from indexer.store.index import IndexStore
+from model.weights import load_model
+
+_LENGTH_S = 20.0
+_LOOP_S = 3.0
+_VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=Path, help="files to index; clips of the demo's videos if not given")
+    parser.add_argument("--clips", type=int, default=1200)
+    parser.add_argument("--models", nargs="+", default=["mini"])
+    parser.add_argument("--workers", type=int, nargs="+", default=[len(os.sched_getaffinity(0)) - 1])
+    parser.add_argument("--no-runs", action="store_true", help="the loops alone")
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("no CUDA device here: benchmarks.throughput measures CPUs")
+    figures: dict[str, object] = {"GPU": torch.cuda.get_device_name(), "clips": given.clips}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if not given.no_runs:
+            _lay_out_clips(given.videos, folder, given.clips)
+        for model in given.models:
+            figures[f"{model}, encoder alone, frames a second"] = loops = _loops(model)
+            print(model, loops, file=sys.stderr)
+            figures[f"{model}, fed without decoding"] = fed = _fed(model, max(given.workers), loops["bfloat16"])
+            print(model, fed, file=sys.stderr)
+            for workers in [] if given.no_runs else given.workers:
+                figures[f"{model}, {workers} workers"] = _run(model, workers, folder, loops["bfloat16"])
+                print(json.dumps(figures), file=sys.stderr)
+    report("gpu", figures)
+
+
+def _loops(name: str) -> dict[str, float]:
+    """Frames a second of the encoder, on frames that lie on the GPU but for the one with the upload."""
+    half = load_model(name, device="cuda")
+    side = half.frame_size_px
+    there = torch.randint(0, 256, (MAX_FRAMES_AT_ONCE, side, side, 3), dtype=torch.uint8, device="cuda")
+    here = there.cpu().numpy()
+    rates = {
+        "bfloat16": _rate(lambda: half.encode_frames(there)),
+        "bfloat16, uploaded first, features fetched": _rate(lambda: half.encode_frames(here).cpu()),
+    }
+    compiled = load_model(name, device="cuda", runtime="compiled")
+    rates["compiled"] = _rate(lambda: compiled.encode_frames(there))
+    encoder: Any = half.frame_encoder  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        rates["float32"] = _rate(lambda: [encoder(part) for part in there.split(256)])
+    return {kind: round(rate) for kind, rate in rates.items()}
+
+
+def _rate(encode: Callable[[], Any]) -> float:
+    encode()
+    torch.cuda.synchronize()
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < _LOOP_S:
+        encode()
+        torch.cuda.synchronize()
+        count += 1
+    return count * MAX_FRAMES_AT_ONCE / (time.perf_counter() - started)
+
+
+def _fed(model: str, workers: int, loop_rate: float) -> dict[str, object]:
+    """The shared model when frames come as fast as they can be sent: what the way to it costs."""
+    settings = EncoderSettings(index_path="", model=model, sampling=SamplingConfig())
+    with ray_cluster(num_cpus=workers + 1):
+        actors = start_shared_models(settings, "cuda", 1)
+        feed: Any = ray.remote(_feed)
+        ray.get([feed.remote(actors, 0.0) for _ in range(workers)])  # processes are there, imports done
+        rate = sum(ray.get([feed.remote(actors, 2 * _LOOP_S) for _ in range(workers)]))
+        (spent,) = ray.get([actor.account.remote() for actor in actors])
+    return {
+        "workers": workers,
+        "frames per second": round(rate),
+        "x the encoder alone": round(rate / loop_rate, 3),
+        "model busy, its start included": f"{spent.seconds['encode'] / sum(spent.seconds.values()):.0%}",
+    }
+
+
+def _feed(actors: Sequence[Any], seconds: float) -> float:
+    """Frames a second that one worker gets through. They come in moments of ten, as from a video."""
+    client = SharedModelClient(actors)
+    side = client.frame_size_px
+    moment = np.random.default_rng(0).integers(0, 256, (10, side, side, 3), dtype=np.uint8)
+    started, waiting, count = time.perf_counter(), deque([client.encode_frames(moment)]), 0
+    while waiting:
+        if time.perf_counter() - started < seconds:
+            waiting.append(client.encode_frames(moment))
+        if len(waiting) > 3 or time.perf_counter() - started >= seconds:
+            count += len(waiting.popleft()())
+    return count / (time.perf_counter() - started)
+
+
+def _run(model: str, workers: int, folder: Path, loop_rate: float) -> dict[str, object]:
+    """`videobert index` on all clips, its start-up told apart."""
+    start_s, _ = _index(model, workers, folder / "short")
+    print(model, f"start-up {start_s:.1f} s", file=sys.stderr)
+    with _gpu_watched(folder / "gpu.csv"):
+        whole_s, said = _index(model, workers, folder / "clips")
+    profile, seconds = said["profile"], whole_s - start_s
+    clips = len(list((folder / "clips").iterdir()))
+    frames = said["num_frames"]
+    busy = profile["models"]["encode"]
+    return {
+        "start-up": f"{start_s:.1f} s",
+        "steady": f"{seconds:.1f} s",
+        "clips per second": round(clips / seconds, 1),
+        "video hours per hour": round(clips * _LENGTH_S / seconds),
+        "frames per second": round(frames / seconds),
+        "x the encoder alone": round(frames / seconds / loop_rate, 3),
+        "frames per second of the model's busy time": round(frames / busy),
+        "model busy": f"{busy / profile['model_s']:.0%} of the time since its first frames",
+        **_gpu_said(folder / "gpu.csv"),
+        "seconds of the workers": profile["workers"],
+        "seconds of the driver": profile["driver"],
+    }
+
+
+def _index(model: str, workers: int, videos: Path) -> tuple[float, dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "indexer", "index", str(videos), "--into", f"{out}/index", "--model", model]
+        command += ["--device", "cuda", "--workers", str(workers), "--json", "--profile"]
+        started = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - started
+        if done.returncode:
+            raise SystemExit(f"indexing failed: {done.stderr[-2000:]}")
+        frames = sum(IndexStore.open(f"{out}/index").ledger.snapshot().videos["num_encoded"].to_pylist())
+        return seconds, {**json.loads(done.stdout.splitlines()[-1]), "num_frames": frames}
+
+
+def _lay_out_clips(videos: Path | None, folder: Path, num_clips: int) -> None:
+    """folder/clips, with as many as asked for, and folder/short, with two short ones."""
+    sources = _videos_of(videos or demo_videos(folder / "demo"))
+    make_clips(sources, folder / "short", 2, 1.0)
+    if videos is None:
+        make_clips(sources, folder / "clips", num_clips, _LENGTH_S)
+        return
+    (folder / "clips").mkdir()
+    for number in range(num_clips):
+        source = sources[number % len(sources)]
+        shutil.copyfile(source, folder / "clips" / f"clip_{number:05d}{source.suffix}")
+
+
+def _videos_of(folder: Path) -> Sequence[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix in _VIDEO_SUFFIXES)
+
+
+@contextmanager
+def _gpu_watched(file: Path) -> Iterator[None]:
+    """Writes what nvidia-smi says, five times a second, while the block runs."""
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "-lms", "200"]
+    with file.open("w") as lines:
+        process = subprocess.Popen(query, stdout=lines)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _gpu_said(file: Path) -> dict[str, object]:
+    """Of the time between the first and the last moment at which the GPU had work."""
+    with file.open() as lines:
+        rows = [(int(row[0]), int(row[1])) for row in list(csv.reader(lines))[:-1]]  # the last may not be whole
+    working = [i for i, (used, _) in enumerate(rows) if used]
+    if not working:
+        return {"GPU utilisation": "never above 0 %"}
+    used = [used for used, _ in rows[working[0] : working[-1] + 1]]
+    return {
+        "GPU utilisation": f"{statistics.mean(used):.0f} % mean, {statistics.median(used):.0f} % median",
+        "GPU memory": f"{max(memory for _, memory in rows)} MiB at most",
+    }
+
+
+if __name__ == "__main__":
+    main()
