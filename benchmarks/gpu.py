@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--no-runs", action="store_true", help="the loops alone")
     given = parser.parse_args()
     if not torch.cuda.is_available():
-        raise SystemExit("no CUDA device here: benchmarks.throughput measures CPUs")
+        print("left out: there is no CUDA device here")  # `make bench` goes on
+        return
     figures: dict[str, object] = {"GPU": torch.cuda.get_device_name(), "clips": given.clips}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
