@@ -6,8 +6,8 @@
 
 The machine may have other work, so times are those on the processor, of all threads, and ratios are of neighbours in
 time. Start-up is importing, loading and the first frame, each in a process of its own: with an empty cache folder, then
-with what that left there. The head of `mini` has seen all photographs; `python -m recipes.flickr8k --measured FILE` writes one that has not.
-Clips: `python -m benchmarks.caption_to_clip --model mini-int8`.
+with what that left there. The head of `mini` has seen all photographs; `python -m recipes.flickr8k --measured FILE`
+writes one that has not. Clips: `python -m benchmarks.caption_to_clip --model mini-int8`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=1000, help="photographs that calibration has not seen")
     parser.add_argument(
         "--head",
-        help="checkpoint of the same shape: its head and adapter instead of those of mini, which have seen all",
+        help="checkpoint whose head and adapter take the place of those of mini",
     )
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()

@@ -28,8 +28,8 @@ def index(
     ),
     model: str | None = typer.Option(
         None,
-        help=f"{console.MODEL_HELP} If not given: the model of the index; for a new one {INT8_MODEL} where this processor "
-        f"is faster by 8-bit integers, and {DEFAULT_MODEL} elsewhere, on GPUs and on clusters.",
+        help=f"{console.MODEL_HELP} If not given: the model of the index; for a new one {INT8_MODEL} where this "
+        f"processor is faster by 8-bit integers, and {DEFAULT_MODEL} elsewhere, on GPUs and on clusters.",
         show_default=False,
     ),
     fps: float = typer.Option(SamplingConfig.frame_rate_hz, "--fps", help="Frames looked at per second of video."),
