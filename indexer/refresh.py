@@ -66,7 +66,8 @@ def refresh_index(
 
     Args:
         path: the index. It may be searched meanwhile; what other runs add is taken along.
-        model: preset or checkpoint with the same frame encoder as that of the index.
+        model: preset or checkpoint with the same frame encoder as that of the index, or one that `frames_alike` takes
+            for it.
         device: see `load_model`.
         on_progress: called with the moments done and the moments there are.
 
