@@ -7,8 +7,8 @@
 All contestants encode the same frames of the same clips (20 s, 640 x 360, 30 Hz, made from the demo's videos or from
 --videos), but for "our defaults", in floats and in 8-bit integers, which look at a frame a second and take key frames
 where they are near. They take turns. Each runs as a process of its own, twice a turn: on one clip of a second a worker,
-which is the start-up, and on all clips; the difference is the steady state. Ray Data needs `pip install decord`, Daft `pip install daft`; who lacks a
-package is left out and named.
+which is the start-up, and on all clips; the difference is the steady state. Ray Data needs `pip install decord`, Daft
+`pip install daft`; who lacks a package is left out and named.
 """
 
 from __future__ import annotations
