@@ -25,8 +25,8 @@ def default_model(run: RunConfig) -> DefaultModel:
         return DefaultModel(DEFAULT_MODEL, "nothing is known here of the processors of a cluster")
     if reason := why_int8_does_not_pay(run.device):
         return DefaultModel(DEFAULT_MODEL, f"8-bit integers do not pay here: {reason}")
-    gain = f"{int8_gain():.1f} times as fast as floats"
-    return DefaultModel(INT8_MODEL, f"8-bit integers are {gain} on this processor, at the same recall")
+    speed = f"this processor looks at frames about {int8_gain():.1f} times as fast in 8-bit integers"
+    return DefaultModel(INT8_MODEL, f"{speed}, at nearly the same recall")
 
 
 def joins_cluster(run: RunConfig) -> bool:
