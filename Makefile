@@ -14,7 +14,7 @@ INDEX ?= demo-data/index-$(shell basename "$(VIDEOS)")
 QUERIES ?= "people talking" "an animal outdoors"
 else
 INDEX ?= demo-data/index
-QUERIES ?= "a cat" "a cup of coffee"
+QUERIES ?= "a tabby cat" "a small cup of coffee"
 endif
 
 help: ## list the targets

@@ -21,22 +21,24 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import demo_videos, report
+from indexer.config import DEFAULT_MODEL
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path, help="folder of videos; the demo's if not given")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         videos = arguments.videos or demo_videos(Path(scratch) / "videos")
-        figures = measure(videos, Path(scratch), arguments.repeats)
+        figures = measure(videos, arguments.model, Path(scratch), arguments.repeats)
     report("indexing", figures)
 
 
-def measure(videos: Path, scratch: Path, repeats: int) -> dict[str, object]:
+def measure(videos: Path, model: str, scratch: Path, repeats: int) -> dict[str, object]:
     """Medians over the repeats; the searches and their reference take turns."""
-    runs = [_index(videos, scratch / f"index-{i}") for i in range(repeats)]
+    runs = [_index(videos, scratch / f"index-{i}", model) for i in range(repeats)]
     index = scratch / "index-0"
     again, searches, torch_imports = [], [], []
     for _ in range(repeats):
@@ -73,8 +75,8 @@ def where_the_time_went(profile: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _index(videos: Path, into: Path) -> dict[str, Any]:
-    seconds, out = _timed("-m", "indexer", "index", videos, "--into", into, "--json", "--profile")
+def _index(videos: Path, into: Path, model: str) -> dict[str, Any]:
+    seconds, out = _timed("-m", "indexer", "index", videos, "--into", into, "--model", model, "--json", "--profile")
     return {**json.loads(out.splitlines()[-1]), "process_s": seconds}
 
 

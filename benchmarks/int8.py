@@ -2,10 +2,12 @@
 
     python -m benchmarks.int8                                    # speed and start-up
     python -m benchmarks.int8 --data flickr8k_train.parquet      # and quality, on photographs held out as by the recipe
+    python -m benchmarks.int8 --data flickr8k_train.parquet --head measured.safetensors
 
 The machine may have other work, so times are those on the processor, of all threads, and ratios are of neighbours in
 time. Start-up is importing, loading and the first frame, each in a process of its own: with an empty cache folder, then
-with what that left there. Clips: `python -m benchmarks.caption_to_clip --model mini-int8`.
+with what that left there. The head of `mini` has seen all photographs; `python -m recipes.flickr8k --measured FILE`
+writes one that has not. Clips: `python -m benchmarks.caption_to_clip --model mini-int8`.
 """
 
 from __future__ import annotations
@@ -26,18 +28,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.report import report
-from model.int8_hardware import integers_are_exact, measured_gain
+from indexer.evaluate.bootstrap import Bootstrap, mean_of
+from model.int8_hardware import int8_gain, integers_are_exact
 from model.videobert import VideoBert
 from model.weights import load_videobert
 from recipes.flickr8k.data import CAPTIONS_PER_IMAGE, Photographs, read_photographs, view
-from recipes.flickr8k.evaluate import recall
 
 _MODELS = ("mini", "mini-int8")
 _FRAMES = 48
+_RANKS = (1, 5, 10)
 _START = (
     "import sys, numpy; from model import load_model; "
     "load_model(sys.argv[1], num_threads=1).encode_frames(numpy.zeros((1, 224, 224, 3), numpy.uint8))"
@@ -48,15 +52,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="Parquet file with the columns jpeg and captions")
     parser.add_argument("--held-out", type=int, default=1000, help="photographs that calibration has not seen")
+    parser.add_argument(
+        "--head",
+        help="checkpoint whose head and adapter take the place of those of mini",
+    )
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     figures: dict[str, object] = {
         "integers are exact on this processor": integers_are_exact(),
-        "gain that is measured once": f"x {measured_gain():.2f}",
+        "gain that is measured once": f"x {int8_gain():.2f}",
     }
     parts: list[Callable[[], dict[str, object]]] = [partial(speed, given.repeats), partial(start_up, given.repeats)]
     if given.data is not None:
-        parts.append(lambda: quality(read_photographs(given.data, seed=0).part(0, given.held_out)))
+        parts.append(lambda: quality(read_photographs(given.data, seed=0).part(0, given.held_out), given.head))
     for part in parts:
         found = part()
         figures |= found
@@ -100,29 +108,43 @@ def start_up(repeats: int) -> dict[str, object]:
     }
 
 
-def quality(photographs: Photographs) -> dict[str, object]:
-    """Recall of both models, and how far they agree."""
+def quality(photographs: Photographs, head: str | None = None) -> dict[str, object]:
+    """Recall by the frames of both models, and how far these agree."""
     frames = torch.from_numpy(np.stack([view(jpeg, 0, seed=0) for jpeg in photographs.jpegs]))
     models = {name: load_videobert(name, num_threads=1) for name in _MODELS}
     features = [model.encode_frames(frames) for model in models.values()]
+    heads = [load_videobert(head)] * len(models) if head else list(models.values())
+    ranks = {name: _ranks(model, each, photographs) for name, model, each in zip(models, heads, features, strict=True)}
     cosines = F.cosine_similarity(features[0], features[1], dim=2)
     classes = [models["mini"].frame_encoder.classify(each).argmax(dim=-1) for each in features]
     figures: dict[str, object] = {
-        f"{name}, R@1/5/10 of {len(frames)} photographs, %": _recall(model, each, photographs)
-        for (name, model), each in zip(models.items(), features, strict=True)
+        f"{name}, R@1/5/10 of {len(frames)} photographs by {len(rank)} captions, %": "/".join(
+            f"{100 * (rank < k).mean():.1f}" for k in _RANKS
+        )
+        for name, rank in ranks.items()
     }
     return figures | {
+        "R@10 gained by integers, points": _gain_at_10(*ranks.values()),
         "features, cosine with mini": f"{cosines.mean():.4f} on average, {cosines.min():.4f} at least",
         "ImageNet's best class is another one, %": round(100 * (classes[0] != classes[1]).float().mean().item(), 1),
     }
 
 
-def _recall(model: VideoBert, features: Tensor, photographs: Photographs) -> str:
+def _ranks(model: VideoBert, features: Tensor, photographs: Photographs) -> NDArray[np.int64]:
+    """Of the right photograph, from 0, for every caption."""
     num = len(photographs)
     videos = model.encode_video(features.half()[:, None], torch.ones(num, 1, dtype=torch.bool), torch.zeros(num, 1))
     queries = model.encode_text([caption for five in photographs.captions for caption in five])
-    target = torch.arange(num).repeat_interleave(CAPTIONS_PER_IMAGE)
-    return "/".join(map(str, recall(queries @ videos.T, target)))
+    similarity, target = queries @ videos.T, torch.arange(num).repeat_interleave(CAPTIONS_PER_IMAGE)
+    ranks: NDArray[np.int64] = (similarity > similarity.gather(1, target[:, None])).sum(dim=1).numpy()
+    return ranks
+
+
+def _gain_at_10(before: NDArray[np.int64], after: NDArray[np.int64]) -> str:
+    """The difference on the same captions; the interval draws photographs with all their captions."""
+    gained = 100.0 * ((after < 10).astype(float) - (before < 10))
+    figure = Bootstrap(np.arange(len(gained)) // CAPTIONS_PER_IMAGE).figure(mean_of(gained))
+    return f"{figure.value:+.2f} (95 % interval {figure.low:+.2f} to {figure.high:+.2f})"
 
 
 def _compared(what: str, taken: dict[str, list[float]], factor: float) -> dict[str, object]:

@@ -148,7 +148,7 @@ def indexing(
     no_twins = mock.patch.object(TwinFinder, "twin_of", lambda self, number, pixels: number)
     with no_twins if not with_twins else mock.patch.dict({}):
         started = time.process_time()
-        index_videos(paths, into, sampling=sampling, run=RunConfig(), in_process=True)
+        index_videos(paths, into, model=DEFAULT_MODEL, sampling=sampling, run=RunConfig(), in_process=True)
         seconds = time.process_time() - started
     videos = IndexStore.open(into).ledger.snapshot().videos
     num_frames, num_encoded = pc.sum(videos["num_frames"]).as_py(), pc.sum(videos["num_encoded"]).as_py()

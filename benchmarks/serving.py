@@ -28,6 +28,7 @@ from urllib.parse import quote
 import numpy as np
 
 from benchmarks.report import demo_videos, report
+from indexer.config import DEFAULT_MODEL
 
 _CLIENTS = (1, 8, 32)
 _SOAK_CLIENTS, _SOAK_PARTS = 16, 6
@@ -93,7 +94,8 @@ def _memory_after(service: Running, seconds: float) -> float:
 
 def _demo_index(folder: Path) -> str:
     index = str(folder / "index")
-    command = [sys.executable, "-m", "indexer", "index", str(demo_videos(folder / "videos")), "--into", index]
+    videos = str(demo_videos(folder / "videos"))
+    command = [sys.executable, "-m", "indexer", "index", videos, "--into", index, "--model", DEFAULT_MODEL]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return index
 

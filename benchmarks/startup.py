@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.report import demo_videos, report
+from indexer.config import DEFAULT_MODEL
 
 _REFERENCE = "import torch"
 
@@ -79,7 +80,7 @@ def _spread(values: Sequence[float]) -> str:
 
 def _demo_index(scratch: Path) -> Path:
     index = scratch / "index"
-    _run(["-m", "indexer", "index", demo_videos(scratch / "videos"), "--into", index])
+    _run(["-m", "indexer", "index", demo_videos(scratch / "videos"), "--into", index, "--model", DEFAULT_MODEL])
     return index
 
 

@@ -1,6 +1,6 @@
 """The picture of the search page in the README: a real query to the demo's index, as Chromium shows it.
 
-    python -m demo.screenshot docs/images/search.png [--index demo-data/index] [--query "a cup of coffee"]
+    python -m demo.screenshot docs/images/search.png [--index demo-data/index] [--query "a small cup of coffee"]
 
 Needs `chromium` or `google-chrome` on the path. 256 colours are enough, and a third of the bytes.
 """
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="a .png")
     parser.add_argument("--index", default="demo-data/index")
-    parser.add_argument("--query", default="a cup of coffee")
+    parser.add_argument("--query", default="a small cup of coffee")
     arguments = parser.parse_args()
     browser = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
     if browser is None:

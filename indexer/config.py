@@ -9,6 +9,7 @@ from indexer.errors import UsageError
 
 FORMAT_VERSION = 1
 DEFAULT_MODEL = "mini"
+INT8_MODEL = "mini-int8"  # the same in 8-bit integers: see `indexer.default_model`
 SAMPLING_MODES = ("exact", "auto", "keyframes")
 DEFAULT_SAMPLING_MODE = "auto"
 _FURTHEST_KEY_FRAME_S = 30.0

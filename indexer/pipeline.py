@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -10,7 +9,8 @@ from dataclasses import replace
 
 from indexer import schema
 from indexer.batches import BatchEncoder, EncoderSettings, make_batches
-from indexer.config import DEFAULT_MODEL, DEFAULT_SAMPLING_MODE, IndexConfig, RunConfig, SamplingConfig
+from indexer.config import DEFAULT_SAMPLING_MODE, IndexConfig, RunConfig, SamplingConfig
+from indexer.default_model import DefaultModel, default_model, joins_cluster
 from indexer.errors import IndexNotFoundError
 from indexer.ingest.files import MissingFile, VideoFile, is_folder
 from indexer.ingest.paths import uri_to_path
@@ -60,6 +60,7 @@ def index_videos(
     run: RunConfig,
     in_process: bool | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_default_model: Callable[[DefaultModel], None] = lambda chosen: None,
 ) -> RunSummary:
     """Brings an index up to date with its sources.
 
@@ -67,12 +68,13 @@ def index_videos(
         sources: files, folders, globs and manifests.
         index_path: the index; created if it does not exist.
         model: preset or checkpoint; an existing index must have been made with the same. None: that of the index, or
-            the default for a new one.
+            for a new one what `default_model` says.
         sampling: frames and moments; likewise; its mode is that of the index if it has none itself.
         run: how to carry it out.
         in_process: encode one video after the other in this process, without Ray. The rows are the same. None: where
             Ray would take longer to start than the work itself, and nobody asked for workers, a cluster or a GPU.
         on_progress: called about once a second, from this thread.
+        on_default_model: called when an index has been created and its model was chosen here.
 
     Raises:
         SourceError: a source does not exist or holds no video; nothing was created.
@@ -84,7 +86,8 @@ def index_videos(
     started, profile = time.monotonic(), Profile()
     with profile.watch.phase("list"):
         listing = list_videos(sources)
-    recorder = Recorder(_open_or_create(index_path, model, sampling), run, started, on_progress, profile)
+    store = _open_or_create(index_path, model, sampling, run, on_default_model)
+    recorder = Recorder(store, run, started, on_progress, profile)
     with profile.watch.phase("list"):
         plan = diff(listing, recorder.known, retry_failed=run.retry_failed)
     files = files_to_encode(plan, run)
@@ -117,7 +120,8 @@ def retry_videos(
     """
     started = time.monotonic()
     config = IndexStore.open(index_path).config
-    recorder = Recorder(_open_or_create(index_path, config.model, config.sampling), run, started, on_progress)
+    store = _open_or_create(index_path, config.model, config.sampling, run)
+    recorder = Recorder(store, run, started, on_progress)
     paths = [uri_to_path(uri) for uri in recorder.failed(stage)]
     named = NamedFiles()
     looked_at = [named.look_at(path) for path in paths if not is_folder(path)]
@@ -126,33 +130,38 @@ def retry_videos(
     return _encode(files, recorder, in_process)
 
 
-def _open_or_create(path: str | Location, model: str | None, sampling: SamplingConfig) -> IndexStore:
-    model = model or _model_of(path)
-    require_weights(model)  # a worker would find out only after the index has been made
-    facts = model_facts(model)
+def _open_or_create(
+    path: str | Location,
+    model: str | None,
+    sampling: SamplingConfig,
+    run: RunConfig,
+    on_default_model: Callable[[DefaultModel], None] = lambda chosen: None,
+) -> IndexStore:
+    found = _settings_of(path)
+    named = model or (found.model if found else "")
+    chosen = None if named else default_model(run)
+    name = chosen.name if chosen else named
+    require_weights(name)  # a worker would find out only after the index has been made
+    facts = model_facts(name)
     config = IndexConfig(
-        model=canonical_name(model),
+        model=canonical_name(name),
         model_fingerprint=facts.fingerprint,
         embedding_dim=facts.embedding_dim,
         feature_shape=facts.feature_shape,
-        frames_fingerprint=frames_fingerprint(model),
-        sampling=replace(sampling, mode=sampling.mode or _sampling_mode_of(path)),
+        frames_fingerprint=frames_fingerprint(name),
+        sampling=replace(sampling, mode=sampling.mode or (found.sampling.mode if found else DEFAULT_SAMPLING_MODE)),
     )
-    return IndexStore.open_or_create(path, config)
+    store = IndexStore.open_or_create(path, config)
+    if chosen:
+        on_default_model(chosen)
+    return store
 
 
-def _model_of(path: str | Location) -> str:
+def _settings_of(path: str | Location) -> IndexConfig | None:
     try:
-        return IndexStore.open(path).config.model
+        return IndexStore.open(path).config
     except IndexNotFoundError:
-        return DEFAULT_MODEL
-
-
-def _sampling_mode_of(path: str | Location) -> str | None:
-    try:
-        return IndexStore.open(path).config.sampling.mode
-    except IndexNotFoundError:
-        return DEFAULT_SAMPLING_MODE
+        return None
 
 
 def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | None) -> RunSummary:
@@ -184,7 +193,7 @@ def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | N
 
 def _tasks_of(run: RunConfig, in_process: bool | None) -> MapShards | None:
     """Tasks on a cluster that the run has joined; on one machine FAISS itself keeps all cores busy."""
-    if in_process or not (run.address or os.environ.get("RAY_ADDRESS")):
+    if in_process or not joins_cluster(run):
         return None
 
     def map_shards(function: Callable[[VectorShard], str], shards: Sequence[VectorShard]) -> Iterator[str]:

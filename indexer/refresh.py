@@ -25,7 +25,7 @@ from indexer.store.index import IndexStore
 from indexer.store.segments_table import SegmentFile, write_segment_file
 from indexer.store.snapshot import Snapshot
 from indexer.store.sweep import maintenance_lock
-from model.weights import canonical_name, frames_fingerprint, load_model, model_facts, require_weights
+from model.weights import canonical_name, frames_alike, frames_fingerprint, load_model, model_facts, require_weights
 
 if TYPE_CHECKING:
     from model.video_text_model import VideoTextModel
@@ -66,7 +66,8 @@ def refresh_index(
 
     Args:
         path: the index. It may be searched meanwhile; what other runs add is taken along.
-        model: preset or checkpoint with the same frame encoder as that of the index.
+        model: preset or checkpoint with the same frame encoder as that of the index, or one that `frames_alike` takes
+            for it.
         device: see `load_model`.
         on_progress: called with the moments done and the moments there are.
 
@@ -100,7 +101,7 @@ def _settings(found: IndexConfig, model: str) -> IndexConfig:
     """What the index is to have, with the rest of its settings as they are."""
     require_weights(model)
     frames = frames_fingerprint(model)
-    if found.frames_fingerprint != frames:
+    if not frames_alike(found.frames_fingerprint, frames):
         raise IndexSettingsError(
             f"the model must have the frame encoder of the index ({found.model!r}), whose features are stored; that of "
             f"{model!r} is another one: index into a new folder with --model {model}"

@@ -2,7 +2,8 @@
 
 What OpenVINO lists as a processor's abilities tells neither, as it always lists INT8. So both are tried. Without VNNI
 or AMX pairs of products are added in 16 bits, which overflow: features of `mini` then have a cosine of 0.965 with the
-right ones. Speed is measured once, and the outcome kept in the user's cache folder.
+right ones. Both are tried once for each processor, and the outcome is kept in the user's cache folder: asking again
+loads neither OpenVINO nor torch.
 
 Source: Intel, "oneDNN: Nuances of int8 computations", on the instruction vpmaddubsw.
 """
@@ -10,8 +11,13 @@ Source: Intel, "oneDNN: Nuances of int8 computations", on the instruction vpmadd
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
+import os
+import platform
+import sys
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +31,8 @@ _ROUNDS = 8
 _CHANNELS, _SIDE, _EXPANSION, _KERNEL = 80, 14, 6, 5  # of the blocks in the middle of EfficientNet-Lite0
 _NUM_BLOCKS = 4
 _MAX_STATE, _MAX_CODE = 255, 127
+# What Linux has where PyTorch may find a GPU: NVIDIA's driver, the one of its small boards, WSL's, AMD's.
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
 _SETTINGS = {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False, "INFERENCE_PRECISION_HINT": "f32"}
 
 
@@ -50,38 +58,48 @@ def why_int8_does_not_pay(device: str) -> str:
         return "a GPU computes it in float32, slower than a model in floats"
     if importlib.util.find_spec("openvino") is None:
         return "without OpenVINO integers are only imitated, slower than floats (pip install openvino)"
-    if not integers_are_exact():
+    gain = int8_gain()
+    if not gain:
         return "this processor has no exact products of 8-bit integers (VNNI), so they are imitated in floats"
-    gain = measured_gain()
     return "" if gain >= LEAST_GAIN else f"on this processor integers are only {gain:.2f} times as fast as floats"
 
 
-def measured_gain() -> float:
-    """How many times as many frames a second as in floats one thread computes in integers, about.
+def int8_gain() -> float:
+    """How many times as many frames a second as in floats one thread computes in integers, about; 0 if not exactly.
 
-    Measured once for each processor and version of OpenVINO, which takes 0.1 s of it.
+    Tried once for each processor and version of OpenVINO, which takes half a second with loading it.
     """
-    import openvino as ov
-
-    facts = (ov.__version__, ov.Core().get_property("CPU", "FULL_DEVICE_NAME"), _instruction_sets())
+    hidden = os.environ.get("ONEDNN_MAX_CPU_ISA", "")  # instructions that OpenVINO is told not to use
+    facts = (_openvino_version(), platform.machine(), _processor(), hidden)
     name = f"int8-gain-{hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()}.txt"
     if (known := read_cached(name)) is not None:
         return float(known)
-    gain = _measure()
+    gain = _measure() if integers_are_exact() else 0.0
     write_cached(name, f"{gain:.3f}".encode())
     return gain
 
 
-def _instruction_sets() -> str:
-    """As Linux lists them; processors with and without VNNI may have one name, e.g. "AMD EPYC"."""
+def _processor() -> tuple[str, ...]:
+    """Its name and instruction sets, as Linux lists them: with and without VNNI it may have one name, "AMD EPYC"."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
-        return ""
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+        return (platform.processor(),)
+    kinds = ("model name", "flags", "Features", "CPU part")
+    return tuple(next((line for line in lines if line.startswith(kind)), "") for kind in kinds)
+
+
+def _openvino_version() -> str:
+    """Without loading it; "" where it was not installed as a package."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version("openvino")
+    return ""
 
 
 def _has_gpu() -> bool:
+    """Whether PyTorch can use one. It is asked only where there may be one, as loading it takes a second."""
+    if sys.platform == "linux" and not any(Path(device).exists() for device in _GPU_DEVICES):
+        return False
     import torch
 
     return torch.cuda.is_available()

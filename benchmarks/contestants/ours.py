@@ -35,8 +35,8 @@ def index(race: Race, *options: str) -> Finished:
 
 
 def ours(race: Race) -> Finished:
-    """The very frames that the others encode."""
-    return index(race, "--fps", str(race.frame_rate_hz), "--sampling", "exact")
+    """The very frames that the others encode, by the same network."""
+    return index(race, "--model", "mini", "--fps", str(race.frame_rate_hz), "--sampling", "exact")
 
 
 if __name__ == "__main__":

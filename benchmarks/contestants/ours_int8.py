@@ -1,4 +1,4 @@
-"""As `ours_defaults`, with the frame encoder in 8-bit integers."""
+"""As `ours_floats`, with the frame encoder in 8-bit integers: the default where they pay."""
 
 from __future__ import annotations
 

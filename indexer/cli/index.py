@@ -9,9 +9,10 @@ import typer
 from indexer.cli import console
 from indexer.cli.app import app
 from indexer.cli.progress import ProgressDisplay
-from indexer.config import DEFAULT_MODEL, DEFAULT_SAMPLING_MODE, RunConfig, SamplingConfig
+from indexer.config import DEFAULT_MODEL, DEFAULT_SAMPLING_MODE, INT8_MODEL, RunConfig, SamplingConfig
 
 if TYPE_CHECKING:
+    from indexer.default_model import DefaultModel
     from indexer.pipeline import RunSummary
 
 
@@ -27,7 +28,8 @@ def index(
     ),
     model: str | None = typer.Option(
         None,
-        help=f"{console.MODEL_HELP} If not given: the model of the index, {DEFAULT_MODEL} for a new one.",
+        help=f"{console.MODEL_HELP} If not given: the model of the index; for a new one {INT8_MODEL} where this "
+        f"processor is faster by 8-bit integers, and {DEFAULT_MODEL} elsewhere, on GPUs and on clusters.",
         show_default=False,
     ),
     fps: float = typer.Option(SamplingConfig.frame_rate_hz, "--fps", help="Frames looked at per second of video."),
@@ -84,7 +86,15 @@ def index(
     if model is not None and address is None:  # of a cluster's machines nothing is known here
         _say_where_int8_does_not_pay(model, device)
     with console.sigterm_like_ctrl_c(), ProgressDisplay() as display:
-        summary = index_videos(sources, into, model=model, sampling=frames, run=run, on_progress=display.update)
+        summary = index_videos(
+            sources,
+            into,
+            model=model,
+            sampling=frames,
+            run=run,
+            on_progress=display.update,
+            on_default_model=_say_default_model,
+        )
     return report_run(summary, into, json=json, profile=profile)
 
 
@@ -97,6 +107,10 @@ def _say_where_int8_does_not_pay(model: str, device: str) -> None:
 
     if reason := why_int8_does_not_pay(device):
         console.say(f"note: 8-bit integers do not pay here: {reason}; {DEFAULT_MODEL} instead of {model} is no slower")
+
+
+def _say_default_model(chosen: DefaultModel) -> None:
+    console.say(f"model of the new index: {chosen.name}, as {chosen.reason}; --model names another")
 
 
 def report_run(summary: RunSummary, index: str, *, json: bool, profile: bool = False) -> int:

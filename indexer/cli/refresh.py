@@ -11,7 +11,9 @@ from indexer.cli.app import app
 @app.command(epilog="Example: videobert refresh my-index --model my-model.safetensors")
 def refresh(
     index: str = console.IndexArgument,
-    model: str = typer.Option(..., help="Preset or checkpoint with the frame encoder of the index."),
+    model: str = typer.Option(
+        ..., help="Preset or checkpoint with the frame encoder of the index; mini and mini-int8 go for each other."
+    ),
     device: str = typer.Option("auto", help="cpu, cuda or auto."),
     json: bool = console.JsonOption,
 ) -> None:

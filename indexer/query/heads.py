@@ -14,7 +14,7 @@ from indexer.query.single_video import encode_file
 from indexer.query.video_index import VideoIndex
 from indexer.query.zero_shot import as_classified, moments_in_order
 from indexer.storage import Location
-from model.facts import frames_fingerprint
+from model.facts import frames_alike, frames_fingerprint
 
 if TYPE_CHECKING:
     from model.classifier import Classifier
@@ -34,7 +34,7 @@ def classify_index(index: VideoIndex, head: str | Path) -> Classification:
     snapshot = index.snapshot
     shape = snapshot.config.feature_shape
     made_with = snapshot.config.frames_fingerprint or frames_fingerprint(index.model)
-    _require_same(classifier, head, made_with, f"the index at {str(index.path)!r} has those of model {index.model!r}")
+    _require_alike(classifier, head, made_with, f"the index at {str(index.path)!r} has those of model {index.model!r}")
     scores = np.zeros((len(snapshot.rows), len(classifier.labels) + 1), np.float32)
     for rows, table in snapshot.read_file_by_file(["num_frames", "frame_features"]):
         values = table.to_pylist()
@@ -55,7 +55,7 @@ def classify_video_by_head(path: str | Location, head: str | Path, model: str) -
         WeightsNotFoundError, WeightsDamagedError: the head cannot be read.
     """
     classifier = _load(head)
-    _require_same(classifier, head, frames_fingerprint(model), f"--model is {model!r}")
+    _require_alike(classifier, head, frames_fingerprint(model), f"--model is {model!r}")
     encoded = encode_file(path, model)
     scores = _scores(classifier, encoded.segments, encoded.model.feature_shape)
     return [
@@ -77,8 +77,8 @@ def _load(head: str | Path) -> Classifier:
     return load_classifier(Path(head))
 
 
-def _require_same(classifier: Classifier, head: str | Path, frames: str, found: str) -> None:
-    if classifier.frames_fingerprint != frames:
+def _require_alike(classifier: Classifier, head: str | Path, frames: str, found: str) -> None:
+    if not frames_alike(classifier.frames_fingerprint, frames):
         raise IndexSettingsError(
             f"the head {str(head)!r} was trained on the frame features of another model, and {found}: "
             "use the model that it was trained with, or train a head with this one"

@@ -18,7 +18,7 @@ from indexer.training.feature_cache import Features
 from indexer.training.items import Items
 from indexer.training.split import hold_out
 from model.config import VideoBertConfig
-from model.facts import canonical_name, frames_fingerprint, model_fingerprint
+from model.facts import canonical_name, frames_alike, frames_fingerprint, model_fingerprint
 from model.pretraining import OBJECTIVES, FeatureBatch, PretrainingModel, PretrainingSettings
 from model.training_plan import Group
 from model.videobert import VideoBert
@@ -43,7 +43,7 @@ def open_index(path: str, model: str | None) -> tuple[Snapshot, str]:
     store = IndexStore.open(path)
     name = canonical_name(model or store.config.model)  # workers run in another folder
     made_with = store.config.frames_fingerprint or _of_installed(store)
-    if frames_fingerprint(name) != made_with:
+    if not frames_alike(frames_fingerprint(name), made_with):
         raise IndexSettingsError(
             f"the index at {path!r} was made with the model {store.config.model!r}, whose frame features are others "
             f"than those of {name!r}: leave out --model, or index again"

@@ -41,6 +41,8 @@ def main() -> None:
     features = features_of(encoder, views, recipe)
     if num_held_out:
         measured = train_head(encoder, features, sentences, num_held_out, recipe)
+        if arguments.measured is not None:
+            save_checkpoint(measured, measured.config, base_checksums(measured.config), arguments.measured)
         _print(evaluate_photographs(measured, photographs.part(0, num_held_out)))
     model = train_head(encoder, features, sentences, 0, recipe)
     save_checkpoint(model, model.config, base_checksums(model.config), arguments.out)
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, *.safetensors")
     parser.add_argument("--cnn", type=Path, help="checkpoint with the layers that stage 1 would tune, instead of it")
     parser.add_argument("--held-out", type=int, default=1000, help="photographs to measure on; 0 to measure on none")
+    parser.add_argument("--measured", type=Path, help="also write the model that has not seen those, *.safetensors")
     parser.add_argument("--cache", type=Path, help="folder that keeps the frozen layers' results between runs, 500 MB")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; another number gives another file")
     return parser

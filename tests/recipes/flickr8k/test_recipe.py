@@ -51,7 +51,7 @@ def test_recipe_writes_a_checkpoint_that_loads_and_is_the_same_every_time(data, 
     try:
         _run(data, tmp_path / "first.safetensors", monkeypatch)
         cached = {path: path.stat().st_mtime_ns for path in (data.parent / "cache").iterdir()}
-        _run(data, tmp_path / "second.safetensors", monkeypatch)
+        _run(data, tmp_path / "second.safetensors", monkeypatch, {"--measured": tmp_path / "measured.safetensors"})
         continued: dict[str, object] = {"--cnn": tmp_path / "first.safetensors", "--held-out": 0}
         _run(data, tmp_path / "third.safetensors", monkeypatch, continued)
     finally:
@@ -60,6 +60,10 @@ def test_recipe_writes_a_checkpoint_that_loads_and_is_the_same_every_time(data, 
     assert first.read_bytes() == second.read_bytes()
     tuned, read = (load_file(path) for path in (first, third))
     assert all(torch.equal(read[name], tuned[name]) for name in tuned if name.startswith("frame_encoder."))
+    measured = load_file(tmp_path / "measured.safetensors")
+    frames = [name for name in tuned if name.startswith("frame_encoder.")]
+    assert all(torch.equal(measured[name], tuned[name]) for name in frames)
+    assert not torch.equal(measured["text_encoder.adapter.inner.weight"], tuned["text_encoder.adapter.inner.weight"])
     assert len(cached) == 4  # three views, and the captions
     assert {path: path.stat().st_mtime_ns for path in (data.parent / "cache").iterdir()} == cached
     assert "all captions     R@1/5/10 =" in capsys.readouterr().out
