@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--drive", nargs=2, metavar=("VIDEOS", "INDEX"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.drive:
-        drive(*arguments.drive, arguments.model)
+        videos, index = arguments.drive
+        drive(videos, index, arguments.model)
         return
     figures: dict[str, object] = {"model": arguments.model}
     with tempfile.TemporaryDirectory() as scratch:

@@ -13,8 +13,8 @@ from indexer.store.stored_vectors import StoredVectors
 
 # Bytes of vectors gathered at once.
 _GATHERED_BYTES = 64 << 20
-# Bytes of vectors that are mapped at once while all of a file are compared.
-_MAPPED_BYTES = 16 << 20
+# Bytes of vectors that are read at once while all of a file are compared.
+_READ_BYTES = 16 << 20
 # How many numbers follow, before the vectors in a file of FAISS.
 _COUNT = struct.Struct("<Q")
 
@@ -49,7 +49,7 @@ def nearest_of(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, k: in
 
 def nearest_stored(queries: np.ndarray, vectors: StoredVectors, k: int) -> tuple[np.ndarray, np.ndarray]:
     """As `nearest`, among vectors in a file, of which only a few MB are in memory at a time."""
-    step = max(1, _MAPPED_BYTES // (4 * vectors.shape[1]))
+    step = max(1, _READ_BYTES // (4 * vectors.shape[1]))
     best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     for start in range(0, len(vectors), step):
         scores, found = nearest(queries, vectors[start : start + step], k)

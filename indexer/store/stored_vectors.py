@@ -1,4 +1,4 @@
-"""Vectors in a file that is mapped for as long as some of them are looked at, so that the others take no memory."""
+"""Vectors in a file of which only what is asked for is in memory."""
 
 from __future__ import annotations
 
@@ -6,33 +6,32 @@ from pathlib import Path
 
 import numpy as np
 
-# Vectors picked from everywhere through one mapping: the system maps 64 kB around each.
-_PICKED_AT_ONCE = 256
-
 
 class StoredVectors:
-    """Vectors float32 [N, dim] in a `.npy` file, read like an array.
+    """Vectors float32 [N, dim] in a `.npy` file, indexed like an array.
 
-    A mapping that stays would come to hold the whole file, as far as memory has room.
+    They are read, not mapped: a mapping comes to hold the whole file as far as memory has room, and of rows picked
+    from everywhere a system maps a hundred times as much around each.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.shape: tuple[int, int] = self._mapped().shape
+        mapped = np.load(path, mmap_mode="r")
+        self._path, self._offset = path, mapped.offset
+        self.shape: tuple[int, int] = mapped.shape
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Vectors float32 [..., dim] of some rows; of a slice, a mapping that ends with the array, else a copy."""
-        if isinstance(rows, slice):
-            return self._mapped()[rows]
-        picked = np.empty((rows.size, self.shape[1]), np.float32)
-        for start in range(0, rows.size, _PICKED_AT_ONCE):
-            part = slice(start, start + _PICKED_AT_ONCE)
-            picked[part] = self._mapped()[rows.reshape(-1)[part]]
-        return picked.reshape(*rows.shape, -1)
-
-    def _mapped(self) -> np.ndarray:
-        vectors: np.ndarray = np.load(self._path, mmap_mode="r")
-        return vectors.view(np.ndarray)
+        """A copy of some rows: float32 [..., dim] for rows [...]."""
+        dim = self.shape[1]
+        with open(self._path, "rb", buffering=0) as file:
+            if isinstance(rows, slice):
+                start, stop, _ = rows.indices(len(self))
+                file.seek(self._offset + 4 * dim * start)
+                return np.fromfile(file, np.float32, dim * max(0, stop - start)).reshape(-1, dim)
+            picked = np.empty((rows.size, dim), np.float32)
+            for vector, row in zip(picked, rows.reshape(-1).tolist(), strict=True):
+                file.seek(self._offset + 4 * dim * row)
+                file.readinto(vector.data)
+        return picked.reshape(*rows.shape, dim)
