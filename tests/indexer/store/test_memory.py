@@ -16,7 +16,7 @@ from indexer.store.segments_table import write_segment_file
 
 DIM, MOMENTS_PER_VIDEO, MOMENTS_PER_FILE = 256, 100, 5_000
 FEW, MANY = 10_000, 40_000
-# 130 to 600 were measured: ids and times of a moment take some 100, and some MB of buffers are not filled by few of them.
+# 130 to 600 were measured: ids and times of a moment take some 100, and some MB of buffers are filled by many only.
 # Holding vectors and words until all were there took 6,600.
 MOST_BYTES_A_MOMENT = 1_500
 CENTRES = np.random.default_rng(1).standard_normal((100, DIM)).astype(np.float32)
