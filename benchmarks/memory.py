@@ -1,10 +1,11 @@
 """Is memory independent of how long the videos are, and of how many there are?
 
     python -m benchmarks.memory                              # 1 and 4 hours of video, 100 and 10,000 files
-    python -m benchmarks.memory --hours 0.25 1 --files 100 1000
+    python -m benchmarks.memory --hours 0.25 1 --files 100 1000 --model tiny_test
 
-Each run is `videobert index` with two workers, as a process of its own. The peaks are the kernel's (VmHWM), the largest
-of each kind of process: the driver, a worker (which encodes), a decoder (a worker's child).
+Each run is what `videobert index` does with two workers, as a process of its own. The peaks are the kernel's (VmHWM),
+the largest of each kind of process: the driver in each phase, a worker (which encodes), a decoder (a worker's child).
+Growth is what each gets more from the first to the last of the lengths and of the numbers.
 The long video is made of one minute, copied again and again without encoding it anew; each of the many files has bytes
 of its own.
 """
@@ -13,18 +14,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
 from benchmarks.report import report
+from indexer.config import RunConfig, SamplingConfig
+from indexer.pipeline import Progress, index_videos
 
 _LOOK_EVERY_S = 0.2
 _KINDS = {"decode_worker": "decoder", "EncodingWorker": "worker"}
@@ -36,21 +41,59 @@ def main() -> None:
     parser.add_argument("--hours", type=float, nargs="*", default=[1, 4], help="lengths of one video")
     parser.add_argument("--files", type=int, nargs="*", default=[100, 10_000], help="numbers of files of one second")
     parser.add_argument("--model", default="mini")
+    parser.add_argument("--drive", nargs=2, metavar=("VIDEOS", "INDEX"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.drive:
+        videos, index = arguments.drive
+        drive(videos, index, arguments.model)
+        return
     figures: dict[str, object] = {"model": arguments.model}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        made = [(f"{hours:g} h in one file", write_long(folder / f"{hours:g}h", hours)) for hours in arguments.hours]
-        made += [(f"{number} files", write_many(folder / f"{number}", number)) for number in arguments.files]
-        for name, videos in made:
-            figures |= _measure(name, videos, folder / f"index of {name}", arguments.model)
-            print(f"{name} is done", file=sys.stderr)
+        long = [(f"{hours:g} h in one file", write_long(folder / f"{hours:g}h", hours)) for hours in arguments.hours]
+        many = [(f"{number} files", write_many(folder / f"{number}", number)) for number in arguments.files]
+        for made in (long, many):
+            figures |= _compare(made, folder, arguments.model)
     report("memory", figures)
 
 
-def _measure(name: str, videos: Path, index: Path, model: str) -> dict[str, object]:
-    command = [sys.executable, "-m", "indexer", "index", videos, "--into", index, "--workers", 2, "--model", model]
-    process = subprocess.Popen([*map(str, command), "--json"], stdout=subprocess.PIPE, text=True)
+def drive(videos: str, index: str, model: str) -> None:
+    """Indexes, and prints what was done and the peak of each phase in bytes as JSON."""
+    peaks: dict[str, int] = {}
+    now = "listing"
+
+    def note(progress: Progress) -> None:
+        nonlocal now
+        peaks[now] = max(peaks.get(now, 0), _peak_bytes(os.getpid()))
+        if progress.phase != now:
+            now = progress.phase
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+
+    run = RunConfig(num_workers=2)
+    summary = index_videos([videos], index, model=model, sampling=SamplingConfig(), run=run, on_progress=note)
+    print(json.dumps(summary.to_dict() | {"peaks": peaks}))
+
+
+def _compare(made: Sequence[tuple[str, Path]], folder: Path, model: str) -> dict[str, object]:
+    figures: dict[str, object] = {}
+    peaks: list[dict[str, int]] = []
+    for name, videos in made:
+        done, found = _measure(name, videos, folder / f"index of {name}", model)
+        print(f"{name} is done", file=sys.stderr)
+        peaks.append(found)
+        figures |= {f"{name}, moments": done["segments"], f"{name}, wall": f"{done['wall_s']:.0f} s"}
+        figures |= {f"{name}, {kind}": f"{peak / 1e6:.0f} MB" for kind, peak in found.items()}
+    if len(made) > 1:
+        growth = {kind: peaks[-1][kind] - peak for kind, peak in peaks[0].items() if kind in peaks[-1]}
+        figures |= {
+            f"{made[0][0]} to {made[-1][0]}, {kind}": f"{grown / 1e6:+.0f} MB" for kind, grown in growth.items()
+        }
+    return figures
+
+
+def _measure(name: str, videos: Path, index: Path, model: str) -> tuple[dict[str, Any], dict[str, int]]:
+    command = [sys.executable, "-m", "benchmarks.memory", "--model", model, "--drive", str(videos), str(index)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peaks: dict[str, int] = {}
     over = threading.Event()
     watcher = threading.Thread(target=_watch, args=(process.pid, peaks, over))
@@ -61,11 +104,8 @@ def _measure(name: str, videos: Path, index: Path, model: str) -> dict[str, obje
     if process.returncode:
         raise SystemExit(f"indexing {name} failed with exit code {process.returncode}")
     done = json.loads(out.splitlines()[-1])
-    return {
-        f"{name}, moments": done["segments"],
-        f"{name}, wall": f"{done['wall_s']:.0f} s",
-        **{f"{name}, {kind}": f"{peak / 1e6:.0f} MB" for kind, peak in sorted(peaks.items())},
-    }
+    of_driver = {f"driver, {phase}": peak for phase, peak in done["peaks"].items()}
+    return done, {"driver": max(of_driver.values()), **of_driver, **dict(sorted(peaks.items(), reverse=True))}
 
 
 def _watch(pid: int, peaks: dict[str, int], over: threading.Event) -> None:
@@ -73,13 +113,17 @@ def _watch(pid: int, peaks: dict[str, int], over: threading.Event) -> None:
         for member in _tree(pid):
             try:
                 command = Path(f"/proc/{member}/cmdline").read_text(errors="replace")
-                status = Path(f"/proc/{member}/status").read_text()
+                kind = next((kind for word, kind in _KINDS.items() if word in command), None)
+                if kind:
+                    peaks[kind] = max(peaks.get(kind, 0), _peak_bytes(member))
             except OSError:
                 continue  # it has ended meanwhile
-            kind = "driver" if member == pid else next((k for word, k in _KINDS.items() if word in command), None)
-            peak = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")), None)
-            if kind and peak:
-                peaks[kind] = max(peaks.get(kind, 0), int(peak) * 1024)
+
+
+def _peak_bytes(pid: int) -> int:
+    """Of a process that has not ended yet; 0 of one that nobody has waited for."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
 def _tree(pid: int) -> Iterator[int]:

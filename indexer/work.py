@@ -48,7 +48,7 @@ class SeenVersion:
     exact: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WorkItem:
     """A video to encode.
 

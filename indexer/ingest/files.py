@@ -59,6 +59,7 @@ def look_at(path: str) -> VideoFile | MissingFile:
         return MissingFile(uri=uri, reason="it is a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
         return MissingFile(uri=uri, reason="it is not a regular file")
+    path = uri if uri == path else path  # one string for both: there may be millions
     return VideoFile(uri=uri, path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import mmap
+import struct
+from collections.abc import Iterable, Iterator
 
 import faiss
 import numpy as np
 
+from indexer.store.stored_vectors import StoredVectors
+
 # Bytes of vectors gathered at once.
 _GATHERED_BYTES = 64 << 20
+# Bytes of vectors that are read at once while all of a file are compared.
+_READ_BYTES = 16 << 20
+# How many numbers follow, before the vectors in a file of FAISS.
+_COUNT = struct.Struct("<Q")
 
 
 def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -16,7 +24,7 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarra
 
     Args:
         queries: float32 [Q, dim].
-        vectors: float32 [N, dim]; may be mapped from a file.
+        vectors: float32 [N, dim].
         k: how many a query.
 
     Returns:
@@ -39,6 +47,16 @@ def nearest_of(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, k: in
     return best
 
 
+def nearest_stored(queries: np.ndarray, vectors: StoredVectors, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `nearest`, among vectors in a file, of which only a few MB are in memory at a time."""
+    step = max(1, _READ_BYTES // (4 * vectors.shape[1]))
+    best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(vectors), step):
+        scores, found = nearest(queries, vectors[start : start + step], k)
+        best = merge(best, (scores, start + found), k)
+    return best
+
+
 def merge(
     some: tuple[np.ndarray, np.ndarray], others: tuple[np.ndarray, np.ndarray], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +70,7 @@ def _best(scores: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.
 
 
 def rank_candidates(
-    queries: np.ndarray, vectors: np.ndarray, candidates: np.ndarray, k: int
+    queries: np.ndarray, vectors: np.ndarray | StoredVectors, candidates: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best candidates by their true inner products.
 
@@ -75,17 +93,21 @@ def rank_candidates(
     return _best(scores, candidates, k)
 
 
-def flat_bytes(vectors: np.ndarray) -> memoryview:
-    """Vectors as a file of FAISS."""
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(float32(vectors))
-    return faiss.serialize_index(index).data
+def flat_file(num: int, dim: int, parts: Iterable[np.ndarray]) -> Iterator[bytes | memoryview]:
+    """What a file of FAISS with vectors float32 [num, dim] holds, a part at a time."""
+    empty = faiss.IndexFlatIP(dim)
+    empty.ntotal = num
+    yield bytes(faiss.serialize_index(empty).data)[: -_COUNT.size] + _COUNT.pack(num * dim)
+    for part in parts:
+        yield float32(part).data
 
 
-def open_flat(path: Path) -> np.ndarray:
-    """Vectors float32 [N, dim] from a file that `flat_bytes` made."""
-    index = faiss.read_index(str(path))
-    return index.reconstruct_n(0, index.ntotal)
+def flat_vectors(file: mmap.mmap, num: int, dim: int) -> np.ndarray:
+    """Vectors float32 [num, dim] from a mapped `flat_file`; copied, for they lie at an odd address there."""
+    vectors = np.empty((num, dim), np.float32)
+    vectors.reshape(-1).view(np.uint8)[:] = np.frombuffer(file, np.uint8)[len(file) - vectors.nbytes :]
+    file.madvise(mmap.MADV_DONTNEED)
+    return vectors
 
 
 def float32(vectors: np.ndarray) -> np.ndarray:

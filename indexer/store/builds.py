@@ -75,16 +75,16 @@ def _is_stale(coverage: Coverage) -> bool:
 
 def build_keywords(snapshot: Snapshot, folder: Location) -> bool:
     """Writes a keyword file for a ledger version, and whether it did: not where one is whole, or empty."""
-    keywords = snapshot.keywords
-    is_whole = keywords.has_file and not (keywords.uncovered or keywords.tombstones or keywords.damaged)
+    coverage = snapshot.keyword_coverage
+    is_whole = coverage.file and not (coverage.uncovered or coverage.tombstones or coverage.damaged)
     if snapshot.num_segments == 0 or is_whole:
         return False
     manifest = build_keyword_file(
         folder,
-        texts=(text for _, texts in snapshot.all_texts() for text in texts),
+        texts=snapshot.all_texts(),
         segment_ids=snapshot.rows.segment_ids,
         batch_ids=snapshot.rows.batch_ids,
         ledger_version=snapshot.ledger.version,
     )
-    delete_other_keywords(folder, manifest, num_others=0 if keywords.damaged else 1)
+    delete_other_keywords(folder, manifest, num_others=0 if coverage.damaged else 1)
     return True

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 from urllib.parse import quote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable
@@ -28,6 +29,8 @@ from indexer.storage.s3 import broke_off, delta_options, explain, is_unreachable
 Read = TypeVar("Read")
 # In a bucket each reader waits for its answers. On this machine each costs memory that allocators keep for its thread.
 _BUCKET_READERS, _MANY_FILES = 16, 32
+# Moments that are read at once: with all their columns some 30 MB.
+_ROWS_AT_ONCE = 2_048
 
 
 def delta_uri(folder: Location) -> str:
@@ -198,14 +201,40 @@ def _read_as(file: str, wanted: pa.Schema) -> pa.Table:
         return pa.table(arrays, names=wanted.names).cast(wanted)
 
 
-def read_parquet_file(file: str, columns: list[str]) -> pa.Table:
-    """Reads some columns of one file, in the order asked for.
+def read_parquet_rows(file: str, rows: np.ndarray, columns: list[str]) -> Iterator[tuple[slice, pa.Table]]:
+    """Reads some rows of one file, a part at a time, so that memory does not depend on the size of the file.
+
+    Args:
+        file: path or URI.
+        rows: int64 [R], numbers of rows in rising order.
+        columns: names.
+
+    Yields:
+        Which of the `rows`, and their columns in the order asked for.
 
     Raises:
         IndexFormatError: the file is missing or damaged.
     """
     with opened_parquet(file) as parquet:
-        return parquet.read(columns=columns, use_threads=False).select(columns)
+        for groups, start, end in _runs(parquet.metadata):
+            first, beyond = np.searchsorted(rows, [start, end]).tolist()
+            if first == beyond:
+                continue
+            table = parquet.read_row_groups(groups, columns=columns, use_threads=False).select(columns)
+            is_whole = beyond - first == table.num_rows
+            yield slice(first, beyond), table if is_whole else table.take(pa.array(rows[first:beyond] - start))
+
+
+def _runs(footer: pq.FileMetaData) -> Iterator[tuple[list[int], int, int]]:
+    """Row groups that are read together, with the numbers of their first row and of the one after the last."""
+    groups: list[int] = []
+    start = end = 0
+    for number in range(footer.num_row_groups):
+        groups.append(number)
+        end += footer.row_group(number).num_rows
+        if end - start >= _ROWS_AT_ONCE or number == footer.num_row_groups - 1:
+            yield groups, start, end
+            groups, start = [], end
 
 
 @contextlib.contextmanager

@@ -29,6 +29,8 @@ from indexer.store.vectors import VectorManifest
 
 _SETTINGS = "index.json"
 _REFRESHED = "index-{generation}.json"
+# What vector and keyword files need to know of videos; the rest, of millions of them, would be most of the ledger.
+_BUILT_FROM = ["video_id", "uri", "status", "batch_id", "title"]
 
 
 class IndexStore:
@@ -154,9 +156,14 @@ class IndexStore:
             raise StorageError(f"the index cannot be created at {str(path)!r}: {detail}") from error
         return cls.open(path)
 
-    def snapshot(self, version: int | None = None) -> Snapshot:
-        """The newest consistent view. Files already read by an earlier call are not read again."""
-        ledger = self.ledger.snapshot(version)
+    def snapshot(self, version: int | None = None, columns: list[str] | None = None) -> Snapshot:
+        """The newest consistent view. Files already read by an earlier call are not read again.
+
+        Args:
+            version: of the ledger, if not the newest.
+            columns: of `schema.VIDEOS`, where those of `_BUILT_FROM` at least will do; None: all.
+        """
+        ledger = self.ledger.snapshot(version, columns)
         rows = SegmentRows(self._keys.of(self.segments.files()), ledger.indexed)
         is_ours = ledger.generation == self.ledger.generation
         config = self.config if is_ours else self._config_of(ledger.generation)
@@ -192,7 +199,7 @@ class IndexStore:
     ) -> VectorManifest | None:
         """Writes a vector file for the newest ledger version: see `indexer.store.builds.build_vectors`."""
         return build_vectors(
-            self.snapshot(),
+            self.snapshot(columns=_BUILT_FROM),
             self.vectors_folder,
             anew=anew,
             if_due=if_due,
@@ -213,7 +220,7 @@ class IndexStore:
 
     def build_keywords(self) -> bool:
         """Writes a keyword file for the newest ledger version, and whether it did: not where one is whole, or empty."""
-        return build_keywords(self.snapshot(), self.keywords_folder)
+        return build_keywords(self.snapshot(columns=_BUILT_FROM), self.keywords_folder)
 
 
 def _require_equal(store: IndexStore, config: IndexConfig) -> None:

@@ -15,9 +15,10 @@ import faiss
 import numpy as np
 
 from indexer.store.ann import float32
+from indexer.store.stored_vectors import StoredVectors
 
-# Rows that are coded at once.
-ROWS_AT_ONCE = 65_536
+# Rows that are coded at once: more take memory and no less time.
+ROWS_AT_ONCE = 8_192
 # Bits of a query's components while it is compared with codes: as good as 32 here, and a hundred times as fast.
 _QUERY_BITS = 8
 # Vectors a centroid is trained on, and rounds of k-means: more of either did not change recall.
@@ -60,11 +61,11 @@ class InvertedFile:
         self._rotation = faiss.downcast_VectorTransform(index.chain.at(0))
 
     @classmethod
-    def train(cls, vectors: np.ndarray) -> InvertedFile:
+    def train(cls, vectors: np.ndarray | StoredVectors) -> InvertedFile:
         """Learns lists that fit a collection from a sample of it, on all cores. No vector is in them yet.
 
         Args:
-            vectors: float32 [N, dim], length 1; may be mapped from a file.
+            vectors: float32 [N, dim], length 1.
         """
         dim, num_lists = vectors.shape[1], number_of_lists(len(vectors))
         rotation = faiss.RandomRotationMatrix(dim, dim)  # codes of a bit each want no direction to stand out
@@ -80,7 +81,7 @@ class InvertedFile:
             min_points_per_centroid=1,
             max_points_per_centroid=_TRAINED_ON,
         )
-        kmeans.train(rotation.apply(float32(vectors[rows])))
+        kmeans.train(_rotated(vectors, rows, rotation))
         return cls(_empty_index(rotation, kmeans.centroids))
 
     def emptied(self) -> InvertedFile:
@@ -90,11 +91,11 @@ class InvertedFile:
         faiss.copy_array_to_vector(faiss.vector_to_array(self._rotation.A), rotation.A)
         return InvertedFile(_empty_index(rotation, self._ivf.quantizer.reconstruct_n(0, self.num_lists)))
 
-    def add(self, vectors: np.ndarray, first_row: int = 0) -> None:
+    def add(self, vectors: np.ndarray | StoredVectors, first_row: int = 0) -> None:
         """Codes vectors, on all cores, and puts them into the lists.
 
         Args:
-            vectors: float32 [N, dim], length 1; may be mapped from a file, and is read a part at a time.
+            vectors: float32 [N, dim], length 1; read a part at a time.
             first_row: row number of the first of them, a multiple of `ROWS_AT_ONCE`: codes depend in the last bit on
                 which vectors are coded at once.
         """
@@ -118,6 +119,12 @@ class InvertedFile:
 
     def to_bytes(self) -> memoryview:
         return faiss.serialize_index(self._index).data
+
+    def write(self, path: Path) -> None:
+        """Writes what `to_bytes` gives, without making it in memory. By Python's own means: FAISS, which writes a file
+        by itself, passes over a full disk in silence."""
+        with open(path, "wb") as file:
+            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))
 
     @property
     def num_lists(self) -> int:
@@ -164,6 +171,15 @@ class InvertedFile:
             if size:
                 result[faiss.rev_swig_ptr(lists.get_ids(number), size)] = number
         return result
+
+
+def _rotated(vectors: np.ndarray | StoredVectors, rows: np.ndarray, rotation: Any) -> np.ndarray:
+    """Some vectors, float32 [R, dim], rotated a part at a time."""
+    result = np.empty((len(rows), vectors.shape[1]), np.float32)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        result[part] = rotation.apply(float32(vectors[rows[part]]))
+    return result
 
 
 def number_of_lists(num_vectors: int) -> int:

@@ -11,10 +11,10 @@ Why FTS5: docs/design/keywords.md.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import posixpath
+import shutil
 import sqlite3
 import tempfile
 import uuid
@@ -26,16 +26,16 @@ from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from indexer.errors import IndexFormatError, StorageError
 from indexer.storage import DamagedCopyError, Location, verified_copy, write_whole
+from indexer.store.file_set import ROWS, FileSet, read_rows
 
 # The name of the table says how texts are cut and stored: files made in another way are passed over, and rebuilt.
 _TABLE = "moments1"
 _COLUMNS = "transcript, labels, title, name"
 _TOKENIZE = 'tokenize = "unicode61 remove_diacritics 2"'
-_SUFFIXES = (".json", ".sqlite", ".rows.parquet")
+_SUFFIXES = (".json", ".sqlite", ROWS)
 # A label that the model itself hardly believes in is no word of the moment.
 MIN_LABEL_SCORE = 0.1
 # Columns of `MomentText` in which the plain words of a query count; that of labels is in the vectors already.
@@ -104,29 +104,40 @@ class KeywordFile(NamedTuple):
     batch_ids: pa.Array
 
 
+class KeywordCoverage(NamedTuple):
+    """How much of a snapshot a keyword file covers.
+
+    Attributes:
+        file: the newest usable file, if there is one.
+        file_to_row: int64, the row of the snapshot for each row of the file; -1: no longer visible.
+        new_rows: rows of the snapshot that the file does not hold.
+        damaged: what was wrong with newer files that had to be passed over.
+    """
+
+    file: KeywordFile | None
+    file_to_row: np.ndarray
+    new_rows: np.ndarray
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def uncovered(self) -> int:
+        return len(self.new_rows)
+
+    @property
+    def tombstones(self) -> int:
+        return int((self.file_to_row < 0).sum())
+
+
 class Keywords:
     """Full text over the moments of one snapshot: a keyword file, completed by the moments that it does not cover.
 
     Args:
-        file: the newest usable file, if there is one.
-        file_to_row: int64, the row of the snapshot for each row of the file; -1: no longer visible.
-        new_rows: rows of the snapshot that the file does not hold.
-        new_texts: their words, in the same order.
-        damaged: what was wrong with newer files that had to be passed over.
+        coverage: the file.
+        new_texts: words of the moments that it does not cover, in the order of `new_rows`.
     """
 
-    def __init__(
-        self,
-        file: KeywordFile | None,
-        file_to_row: np.ndarray,
-        new_rows: np.ndarray,
-        new_texts: Iterable[MomentText],
-        damaged: Sequence[str] = (),
-    ) -> None:
-        self.has_file = file is not None
-        self.uncovered = len(new_rows)
-        self.tombstones = int((file_to_row < 0).sum())
-        self.damaged = tuple(damaged)
+    def __init__(self, coverage: KeywordCoverage, new_texts: Iterable[MomentText]) -> None:
+        file, file_to_row, new_rows, _ = coverage
         self._to_row = np.concatenate([file_to_row, new_rows])
         self._connection = _opened(file)
         if len(new_rows):
@@ -237,17 +248,16 @@ def build_keyword_file(
     name = f"k{ledger_version:012d}-{uuid.uuid4().hex[:8]}"
     try:
         folder.mkdir(exist_ok=True)
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table({"segment_id": segment_ids, "batch_id": batch_ids}), sink, compression="zstd")
-        contents = {".sqlite": _database(texts), ".rows.parquet": sink.getvalue().to_pybytes()}
-        for suffix, content in contents.items():
-            write_whole(folder / f"{name}{suffix}", content)
+        files = FileSet(folder, name)
+        with files.file(".sqlite") as path, _database(texts) as database:
+            shutil.copyfile(database, path)
+        files.write_rows(segment_ids, batch_ids)
         manifest = KeywordManifest(
             name=name,
             ledger_version=ledger_version,
             table=_TABLE,
             num_rows=len(segment_ids),
-            sha256={suffix: hashlib.sha256(content).hexdigest() for suffix, content in contents.items()},
+            sha256=files.sha256,
         )
         write_whole(folder / f"{name}.json", json.dumps(asdict(manifest), indent=1).encode())
     except (OSError, sqlite3.Error) as error:
@@ -291,9 +301,7 @@ def open_keyword_file(folder: Location, manifest: KeywordManifest) -> KeywordFil
             raise IndexFormatError(
                 f"the keyword file {name!r} is damaged: its checksum differs from the one in its manifest"
             ) from error
-    with pq.ParquetFile(paths[".rows.parquet"], read_dictionary=["batch_id"]) as parquet:
-        rows = parquet.read(use_threads=False).unify_dictionaries()
-    return KeywordFile(paths[".sqlite"], rows["segment_id"].to_numpy(), rows["batch_id"].combine_chunks())
+    return KeywordFile(paths[".sqlite"], *read_rows(paths[ROWS]))
 
 
 def delete_other_keywords(folder: Location, kept: KeywordManifest, num_others: int) -> None:
@@ -345,11 +353,13 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", " ")
 
 
-def _database(texts: Iterable[MomentText]) -> bytes:
+@contextlib.contextmanager
+def _database(texts: Iterable[MomentText]) -> Iterator[Path]:
+    """A database of some texts, there until the block ends. Not made where it will lie, which may be a network's."""
     with tempfile.TemporaryDirectory(prefix="videobert-keywords-") as folder:
         path = Path(folder, "keywords.sqlite")
         with contextlib.closing(_created(str(path))) as connection:
             _insert(connection, texts)
             connection.execute(f"INSERT INTO {_TABLE}({_TABLE}) VALUES ('optimize')")
             connection.commit()
-        return path.read_bytes()
+        yield path

@@ -92,14 +92,14 @@ class Ledger:
     def version(self) -> int:
         return open_delta(self._folder).version()
 
-    def snapshot(self, version: int | None = None) -> LedgerSnapshot:
-        """Reads the newest version, or an older one that has not been vacuumed.
+    def snapshot(self, version: int | None = None, columns: list[str] | None = None) -> LedgerSnapshot:
+        """Reads the newest version, or an older one that has not been vacuumed; all columns, or some.
 
         Raises:
             IndexFormatError: the table is missing or damaged.
         """
         table = open_delta(self._folder, version)
-        videos = read_parquet_files(data_files(table, self._folder), schema.VIDEOS)
+        videos = read_parquet_files(data_files(table, self._folder), schema.VIDEOS, columns)
         is_settled = table.transaction_version(_SETTLED) is not None
         return LedgerSnapshot(
             version=table.version(), generation=_generation(table), videos=videos, is_settled=is_settled

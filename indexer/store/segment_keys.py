@@ -17,6 +17,8 @@ from indexer import schema
 from indexer.store.delta import in_parallel, read_parquet_files
 
 _COLUMNS = ["segment_id", "video_id", "batch_id", "start_s", "end_s"]
+# An object for each file costs some kB, most of them more than the keys in it.
+_FILES_AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,12 +80,13 @@ class SegmentKeys:
 
 
 def read_keys(files: Sequence[str]) -> list[SegmentKeys]:
-    """The keys of some segment files, one object a file, several read at once.
+    """The keys of some segment files in their order, one object for some hundred; several are read at once.
 
     Raises:
         IndexFormatError: a file is missing or damaged.
     """
-    return in_parallel(_read, files)
+    starts = range(0, len(files), _FILES_AT_ONCE)
+    return [joined(in_parallel(_read, files[start : start + _FILES_AT_ONCE])) for start in starts]
 
 
 def _read(file: str) -> SegmentKeys:

@@ -64,11 +64,11 @@ class SegmentRows:
 
     def by_file(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Each file with visible moments: its index into `files`, their rows here, and the rows in it, both rising."""
-        stored = np.arange(len(self)) if self._stored is None else self._stored
-        starts = np.searchsorted(stored, self._file_starts)
+        starts = self._file_starts if self._stored is None else np.searchsorted(self._stored, self._file_starts)
         for number in np.flatnonzero(np.diff(starts)).tolist():
             rows = np.arange(starts[number], starts[number + 1])
-            yield number, rows, stored[rows].astype(np.int64) - self._file_starts[number]
+            stored = rows if self._stored is None else self._stored[rows].astype(np.int64)
+            yield number, rows, stored - self._file_starts[number]
 
     def find(self, segment_ids: np.ndarray, batch_ids: pa.Array) -> np.ndarray:
         """Rows of moments by id and batch: int32 or int64, -1 where such a moment is not visible.

@@ -12,9 +12,9 @@ from indexer import schema
 from indexer.config import IndexConfig
 from indexer.errors import IndexFormatError
 from indexer.storage import Location
-from indexer.store.delta import read_parquet_file
+from indexer.store.delta import read_parquet_rows
 from indexer.store.keywords import (
-    KeywordFile,
+    KeywordCoverage,
     Keywords,
     MomentText,
     list_keyword_manifests,
@@ -27,6 +27,9 @@ from indexer.store.row_reader import RowReader
 from indexer.store.segment_rows import SegmentRows
 from indexer.store.segments_table import embeddings_in
 from indexer.store.vectors import VectorFile, list_manifests, open_vector_file
+
+# Moments whose words are in memory at once, of those that the keyword file does not cover.
+_TEXTS_AT_ONCE = 2_048
 
 
 class Snapshot:
@@ -74,9 +77,11 @@ class Snapshot:
         return pa.concat_tables(parts).take(pa.array(back))
 
     def read_file_by_file(self, columns: list[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """All visible moments, one stored file at a time: (rows of the snapshot, their columns), in rising order."""
+        """All visible moments, file after file and some thousand at once: (rows of the snapshot, their columns), in
+        rising order."""
         for number, rows, file_rows in self.rows.by_file():
-            yield rows, read_parquet_file(self.rows.files[number], columns).take(pa.array(file_rows))
+            for part, table in read_parquet_rows(self.rows.files[number], file_rows, columns):
+                yield rows[part], table
 
     def embeddings(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Fused vectors float32 [N, dim] of all visible moments, or of some of them in the given order."""
@@ -97,10 +102,14 @@ class Snapshot:
         """The words of some visible moments, in the order of `rows`."""
         return self._texts_of(rows, self.read(rows, ["transcript", "labels"]))
 
-    def all_texts(self) -> Iterator[tuple[np.ndarray, list[MomentText]]]:
-        """The words of all visible moments, one stored file at a time: (rows, texts)."""
+    def all_texts(self) -> Iterator[MomentText]:
+        """The words of all visible moments, in their order."""
         for rows, table in self.read_file_by_file(["transcript", "labels"]):
-            yield rows, self._texts_of(rows, table)
+            yield from self._texts_of(rows, table)
+
+    def _texts_in_parts(self, rows: np.ndarray) -> Iterator[MomentText]:
+        for start in range(0, len(rows), _TEXTS_AT_ONCE):
+            yield from self.texts(rows[start : start + _TEXTS_AT_ONCE])
 
     def _texts_of(self, rows: np.ndarray, table: pa.Table) -> list[MomentText]:
         videos = self.videos.select(["uri", "title"]).take(pa.array(self.rows.video_rows[rows]))
@@ -127,21 +136,23 @@ class Snapshot:
     @functools.cached_property
     def keywords(self) -> Keywords:
         """Full text over the visible moments: the newest usable keyword file, completed by what it does not cover."""
-        file, damaged = self._keyword_file()
-        file_to_row = np.empty(0, np.int64) if file is None else self.rows.find(file.segment_ids, file.batch_ids)
-        covered = np.zeros(len(self.rows), dtype=bool)
-        covered[file_to_row[file_to_row >= 0]] = True
-        rows = np.flatnonzero(~covered)
-        return Keywords(file, file_to_row, rows, self.texts(rows), damaged)
+        coverage = self.keyword_coverage
+        return Keywords(coverage, self._texts_in_parts(coverage.new_rows))
 
-    def _keyword_file(self) -> tuple[KeywordFile | None, list[str]]:
-        damaged: list[str] = []
+    @functools.cached_property
+    def keyword_coverage(self) -> KeywordCoverage:
+        """How much of this version the keyword file covers; no text is read."""
+        file, damaged = None, list[str]()
         for manifest in list_keyword_manifests(self._keywords_folder):
             try:
-                return open_keyword_file(self._keywords_folder, manifest), damaged
+                file = open_keyword_file(self._keywords_folder, manifest)
+                break
             except IndexFormatError as error:
                 damaged.append(str(error))
-        return None, damaged
+        file_to_row = np.empty(0, np.int64) if file is None else self.rows.find(file.segment_ids, file.batch_ids)
+        is_new = np.ones(len(self.rows), dtype=bool)
+        is_new[file_to_row[file_to_row >= 0]] = False
+        return KeywordCoverage(file, file_to_row, np.flatnonzero(is_new), tuple(damaged))
 
     @property
     def coverage(self) -> Coverage:

@@ -1,25 +1,24 @@
-"""Writes vector files: see `indexer.store.vectors`. Codes and vectors stream through files; memory holds a sample."""
+"""Writes vector files: see `indexer.store.vectors`. Vectors stream through a file; memory holds a sample, and codes."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from indexer.errors import StorageError
-from indexer.storage import Location, new_file, write_whole
-from indexer.store.ann import flat_bytes, nearest
+from indexer.storage import Location, write_whole
+from indexer.store.ann import flat_file, nearest_stored
+from indexer.store.file_set import FileSet
 from indexer.store.inverted_file import InvertedFile
+from indexer.store.stored_vectors import StoredVectors
 from indexer.store.tuning import RECALL_AT, RECALL_TARGET, recall, tune
 from indexer.store.vectors import FLAT, VectorFile, VectorManifest, delete_files, kind_for, search_by_codes
 
@@ -62,25 +61,24 @@ def build_vector_file(
     """
     kind = kind or kind_for(len(segment_ids), dim)
     name = f"v{ledger_version:012d}-{uuid.uuid4().hex[:8]}"
-    writer = _Writer(folder, name)
+    files = FileSet(folder, name)
     try:
         folder.mkdir(exist_ok=True)
         if kind == FLAT:
-            facts = _write_flat(writer, parts, dim)
+            facts = _write_flat(files, parts, len(segment_ids), dim)
         else:
-            with writer.file(".vectors.npy") as path:
+            with files.file(".vectors.npy") as path:
                 _write_npy(path, parts, len(segment_ids), dim)
-                vectors = np.load(path, mmap_mode="r")
-                facts = _write_codes(writer, vectors, _Tuning(vectors, queries), previous, code)
-        with writer.file(".rows.parquet") as path:
-            pq.write_table(pa.table({"segment_id": segment_ids, "batch_id": batch_ids}), path, compression="zstd")
+                vectors = StoredVectors(path)
+                facts = _write_codes(files, vectors, _Tuning(vectors, queries), previous, code)
+        files.write_rows(segment_ids, batch_ids)
         manifest = VectorManifest(
             name=name,
             ledger_version=ledger_version,
             kind=kind,
             num_vectors=len(segment_ids),
             dim=dim,
-            sha256=writer.sha256,
+            sha256=files.sha256,
             **facts,
         )
         write_whole(folder / f"{name}.json", json.dumps(asdict(manifest), indent=1).encode())
@@ -93,36 +91,15 @@ def build_vector_file(
     return manifest
 
 
-class _Writer:
-    """Writes the files of one name and remembers their checksums."""
-
-    def __init__(self, folder: Location, name: str) -> None:
-        self._folder, self.name = folder, name
-        self.sha256: dict[str, str] = {}
-
-    @contextmanager
-    def file(self, suffix: str) -> Iterator[Path]:
-        """A path to write to; what was written gets its name when the block ends well."""
-        with new_file(self._folder / f"{self.name}{suffix}") as path:
-            yield path
-            self.sha256[suffix] = _checksum(path)
-
-
-def _checksum(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_flat(writer: _Writer, parts: Iterable[np.ndarray], dim: int) -> dict[str, Any]:
-    vectors = np.concatenate([np.empty((0, dim), np.float32), *parts])
-    with writer.file(".faiss") as path:
-        path.write_bytes(flat_bytes(vectors))
+def _write_flat(files: FileSet, parts: Iterable[np.ndarray], num: int, dim: int) -> dict[str, Any]:
+    with files.file(".faiss") as path, open(path, "wb") as file:
+        file.writelines(flat_file(num, dim, parts))
     return {"bytes_per_vector": 4.0 * dim}
 
 
 def _write_codes(
-    writer: _Writer,
-    vectors: np.ndarray,
+    files: FileSet,
+    vectors: StoredVectors,
     tuning: _Tuning,
     previous: VectorFile | None,
     code: Callable[[InvertedFile, str], None] | None,
@@ -136,13 +113,13 @@ def _write_codes(
         if code is None:
             inverted.add(vectors)
         else:
-            code(inverted, writer.name)
+            code(inverted, files.name)
         facts = tuning.of(inverted)
         if not (previous and lists) or _are_good(facts, previous.manifest):
             break
         lists, trained_on = None, num
-    with writer.file(".faiss") as path:
-        path.write_bytes(inverted.to_bytes())
+    with files.file(".faiss") as path:
+        inverted.write(path)
     sizes = {"bytes_per_vector": round(inverted.bytes_per_vector, 1), "num_lists": inverted.num_lists}
     return facts | sizes | {"trained_on": trained_on}
 
@@ -167,12 +144,12 @@ class _Tuning:
         queries: float32 [Q, dim], texts; None takes some of the vectors.
     """
 
-    def __init__(self, vectors: np.ndarray, queries: np.ndarray | None) -> None:
+    def __init__(self, vectors: StoredVectors, queries: np.ndarray | None) -> None:
         self._vectors = vectors
         self._kind = "moments" if queries is None else "texts"
         some = np.linspace(0, len(vectors) - 1, min(_NUM_MOMENT_QUERIES, len(vectors))).astype(np.int64)
         self._queries = vectors[some] if queries is None else queries
-        self._exact = nearest(self._queries, vectors, RECALL_AT)[1]
+        self._exact = nearest_stored(self._queries, vectors, RECALL_AT)[1]
 
     def of(self, inverted: InvertedFile) -> dict[str, Any]:
         """`nprobe`, `recall_at_10` and `recall_queries` of the manifest."""

@@ -10,18 +10,22 @@ A vector file is never changed. One whose checksums do not agree is ignored, and
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
+import mmap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from indexer.errors import IndexFormatError
 from indexer.storage import DamagedCopyError, Location, verified_copy
-from indexer.store.ann import nearest, nearest_of, open_flat, rank_candidates
+from indexer.store.ann import flat_vectors, nearest, nearest_of, rank_candidates
+from indexer.store.file_set import ROWS, read_rows
 from indexer.store.inverted_file import InvertedFile, Selection
+from indexer.store.stored_vectors import StoredVectors
 
 FLAT, IVF = "flat", "ivf-rabitq"
 _KINDS = (FLAT, IVF)
@@ -74,9 +78,11 @@ class VectorManifest:
 class VectorFile:
     """One vector file, opened for search.
 
+    Args:
+        read: gives its vectors, when they are asked for.
+
     Attributes:
         manifest: see `VectorManifest`.
-        vectors: float32 [N, dim]; mapped from a file if the collection is large.
         segment_ids: int64 [N].
         batch_ids: string [N], as a dictionary.
     """
@@ -84,16 +90,21 @@ class VectorFile:
     def __init__(
         self,
         manifest: VectorManifest,
-        vectors: np.ndarray,
+        read: Callable[[], np.ndarray],
         segment_ids: np.ndarray,
         batch_ids: pa.DictionaryArray,
         inverted: InvertedFile | None = None,
     ) -> None:
         self.manifest = manifest
-        self.vectors = vectors
         self.segment_ids = segment_ids
         self.batch_ids = batch_ids
+        self._read = read
         self._inverted = inverted
+
+    @functools.cached_property
+    def vectors(self) -> np.ndarray:
+        """float32 [N, dim]; mapped from a file if the collection is large."""
+        return self._read()
 
     @property
     def trained_on(self) -> int:
@@ -136,7 +147,7 @@ class VectorFile:
 
 def search_by_codes(
     inverted: InvertedFile,
-    vectors: np.ndarray,
+    vectors: np.ndarray | StoredVectors,
     queries: np.ndarray,
     k: int,
     nprobe: int,
@@ -191,13 +202,18 @@ def open_vector_file(folder: Location, manifest: VectorManifest, *, read_all: bo
             raise IndexFormatError(
                 f"the vector file {name!r} is damaged: its checksum differs from the one in its manifest"
             ) from error
-    with pq.ParquetFile(paths[".rows.parquet"], read_dictionary=["batch_id"]) as parquet:
-        rows = parquet.read(use_threads=False).unify_dictionaries()
-    keys = rows["segment_id"].to_numpy(), rows["batch_id"].combine_chunks()
+    keys = read_rows(paths[ROWS])
     if manifest.kind == FLAT:
-        return VectorFile(manifest, open_flat(paths[".faiss"]), *keys)
+        read = functools.partial(flat_vectors, _mapped(paths[".faiss"]), manifest.num_vectors, manifest.dim)
+        return VectorFile(manifest, read, *keys)
     vectors = np.load(paths[".vectors.npy"], mmap_mode="r")
-    return VectorFile(manifest, vectors, *keys, InvertedFile.open(paths[".faiss"]))
+    return VectorFile(manifest, lambda: vectors, *keys, InvertedFile.open(paths[".faiss"]))
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """So that it can be read even when it has been deleted."""
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def delete_older(folder: Location, keep: int = 2) -> None:

@@ -151,7 +151,7 @@ def _vector_problems(store: IndexStore) -> Iterator[str]:
 
 def _keyword_problems(store: IndexStore) -> Iterator[str]:
     """The newest keyword file is whole. Indexes of earlier versions have none, and need none."""
-    for problem in store.snapshot().keywords.damaged:
+    for problem in store.snapshot().keyword_coverage.damaged:
         yield f"{problem}: rebuild it with `videobert verify --repair`"
 
 

@@ -175,10 +175,11 @@ SEGMENT_FILE = "indexer.batches:write_segment_file"
 PARQUET = "indexer.store.segments_table:pq.write_table"
 SEGMENTS_COMMIT = "indexer.store.segments_table:SegmentsTable.add"
 LEDGER_COMMIT = "indexer.store.ledger:Ledger.commit"
-VECTOR_PART = "indexer.store.vector_writer:_checksum"
+# Of a small collection the first two are parts of its vector file, the others of its keyword file.
+PART = "indexer.store.file_set:_checksum"
 VECTOR_MANIFEST = "indexer.store.vector_writer:write_whole"
 TUNING = "indexer.store.vector_writer:_Tuning.of"
-KEYWORD_PART = "indexer.store.keywords:write_whole"
+KEYWORD_MANIFEST = "indexer.store.keywords:write_whole"
 
 
 def around(verb: str, where: str, times: int = 1) -> list[Kill]:
@@ -186,7 +187,7 @@ def around(verb: str, where: str, times: int = 1) -> list[Kill]:
 
 
 # Half of a file (PARQUET), a file that no table names (SEGMENT_FILE), moments without a video (SEGMENTS_COMMIT after,
-# LEDGER_COMMIT before), part of a vector file (VECTOR_PART), part of a new index, of a compaction, ...
+# LEDGER_COMMIT before), part of a vector file (PART), part of a new index, of a compaction, ...
 POINTS = [
     *around("fresh", "indexer.store.ledger:Ledger.create"),
     *around("fresh", "indexer.store.segments_table:SegmentsTable.create"),
@@ -197,7 +198,7 @@ POINTS = [
     *around("fresh", SEGMENTS_COMMIT, 3),
     *around("fresh", LEDGER_COMMIT, 3),
     *around("fresh", "indexer.store.builds:build_vector_file"),
-    *(Kill("fresh", VECTOR_PART, nth=n) for n in (1, 2)),
+    *(Kill("fresh", PART, nth=n) for n in (1, 2)),
     *around("fresh", VECTOR_MANIFEST),
     *around("update", "indexer.store.ledger:Ledger.remove"),
     *around("update", SEGMENT_FILE, 2),
@@ -206,7 +207,7 @@ POINTS = [
     *around("update", LEDGER_COMMIT, 3),
     *around("update", "indexer.store.ledger:Ledger._commit_once", 3),
     *around("update", "indexer.store.builds:build_vector_file"),
-    *(Kill("update", VECTOR_PART, nth=n) for n in (1, 2)),
+    *(Kill("update", PART, nth=n) for n in (1, 2)),
     *around("update", VECTOR_MANIFEST),
     *around("compact", "indexer.store.compact:_merge"),
     *around("compact", "indexer.store.compact:_commit"),
@@ -219,14 +220,15 @@ ACTOR_POINTS = [
     *around("actor", SEGMENT_FILE, 2),
     *(Kill("actor", PARQUET, nth=n) for n in (1, 2)),
 ]
-# Half of a large vector file (VECTOR_PART after 1: codes without vectors), one that is not tuned, half a keyword file.
+# Half of a large vector file (PART after 1: codes without vectors), one that is not tuned, half a keyword file.
 BUILDING_POINTS = [
     *around("ivf", "indexer.store.vector_writer:_write_npy"),
     *around("ivf", TUNING),
-    *(Kill("ivf", VECTOR_PART, nth=n) for n in (1, 2, 3)),
+    *(Kill("ivf", PART, nth=n) for n in (1, 2, 3)),
     *around("ivf", VECTOR_MANIFEST),
-    *around("fresh", "indexer.store.keywords:_database"),
-    *(Kill("fresh", KEYWORD_PART, nth=n) for n in (1, 2, 3)),
+    *around("fresh", "indexer.store.keywords:_insert"),
+    *(Kill("fresh", PART, nth=n) for n in (3, 4)),
+    *around("fresh", KEYWORD_MANIFEST),
     Kill("update", "indexer.store.builds:delete_other_keywords", "before"),
 ]
 # Between the parts of a video, while they are joined, when all of it is to be committed.
@@ -239,14 +241,14 @@ REFRESH_POINTS = [
     Kill("refresh", "indexer.store.index:IndexStore.add_settings"),
     *around("refresh", SEGMENTS_COMMIT),
     *around("refresh", "indexer.store.ledger:Ledger.switch"),
-    Kill("refresh", VECTOR_PART, nth=2),
-    Kill("refresh", KEYWORD_PART, nth=1),
+    Kill("refresh", PART, nth=2),
+    Kill("refresh", PART, nth=3),
 ]
 QUICK = [
     Kill("fresh", "indexer.store.ledger:Ledger.create"),
     Kill("fresh", PARQUET, nth=2),
     Kill("update", LEDGER_COMMIT, "before", 2),
-    Kill("update", VECTOR_PART, nth=2),
+    Kill("update", PART, nth=2),
     Kill("ivf", TUNING, "before"),
 ]
 SLOW = random.Random(SEED).sample([point for point in POINTS if point not in QUICK], 30)

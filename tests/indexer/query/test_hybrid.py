@@ -69,7 +69,7 @@ def test_words_of_moments_that_no_file_covers_are_found(speaking_index, tmp_path
     for path in (tmp_path / "index" / "keywords").iterdir():
         path.unlink()
     uncovered = VideoIndex.open(tmp_path / "index")
-    assert not uncovered.snapshot.keywords.has_file
+    assert not uncovered.snapshot.keyword_coverage.file
     for query, result in before.items():
         assert uncovered.search(query, k=10).to_dict() == result
 
@@ -89,5 +89,5 @@ def test_captions_are_taken_as_they_are_without_syntax(speaking_index):
 def test_words_of_an_index_in_a_bucket_are_found(videos, run_index, bucket):
     run_index(videos, into=bucket / "index")
     index = VideoIndex.open(bucket / "index")
-    assert index.snapshot.keywords.has_file
+    assert index.snapshot.keyword_coverage.file
     assert names(index.search('"black and white"')) == ["b"]

@@ -10,6 +10,7 @@ from indexer.errors import StorageError
 from indexer.store.compact import compact
 from indexer.store.index import IndexStore
 from indexer.store.keywords import (
+    KeywordCoverage,
     Keywords,
     MomentText,
     any_of,
@@ -34,7 +35,7 @@ def keywords_of(said, num_in_file, folder):
     build = {"segment_ids": ids[:num_in_file], "batch_ids": batches, "ledger_version": 1}
     manifest = build_keyword_file(folder, texts=texts[:num_in_file], **build)
     file = open_keyword_file(folder, manifest)
-    return Keywords(file, ids[:num_in_file], ids[num_in_file:], texts[num_in_file:])
+    return Keywords(KeywordCoverage(file, ids[:num_in_file], ids[num_in_file:]), texts[num_in_file:])
 
 
 def cut(text):
@@ -100,8 +101,8 @@ def test_keywords_of_an_index_follow_the_ledger(maker):
     maker.store.build_keywords()
     maker.add("/v/d.mp4", batch_id="b2")
     maker.remove("/v/a.mp4")
-    keywords = maker.store.snapshot().keywords
-    assert (keywords.uncovered, keywords.tombstones) == (2, 2)
+    keywords, coverage = maker.store.snapshot().keywords, maker.store.snapshot().keyword_coverage
+    assert (coverage.uncovered, coverage.tombstones) == (2, 2)
     uris = maker.store.snapshot().videos["uri"].to_pylist()
     rows = maker.store.snapshot().rows.video_rows
     for name, found in [("a", set()), ("b", {"/v/b.mp4"}), ("d", {"/v/d.mp4"})]:
@@ -110,8 +111,9 @@ def test_keywords_of_an_index_follow_the_ledger(maker):
         assert len(matched) == 2 * len(found)
     assert maker.store.build_keywords()
     assert not maker.store.build_keywords()
-    after = maker.store.snapshot().keywords
-    assert (after.has_file, after.uncovered, after.tombstones) == (True, 0, 0)
+    after = maker.store.snapshot().keyword_coverage
+    assert after.file is not None
+    assert (after.uncovered, after.tombstones) == (0, 0)
 
 
 @pytest.mark.parametrize("suffix", [".sqlite", ".rows.parquet"])
@@ -121,13 +123,12 @@ def test_a_damaged_file_is_passed_over_and_rebuilt(maker, suffix, mend):
     maker.store.build_keywords()
     (path,) = maker.store.keywords_folder.glob(f"*{suffix}")
     path.write_bytes(path.read_bytes()[:-7])
-    keywords = maker.store.snapshot().keywords
-    assert not keywords.has_file
-    assert len(keywords.match(phrase("b"))) == 2
+    assert maker.store.snapshot().keyword_coverage.file is None
+    assert len(maker.store.snapshot().keywords.match(phrase("b"))) == 2
     assert ["damaged" in problem for problem in verify(maker.store)] == [True]
     mend(maker.store)
     assert verify(maker.store) == []
-    assert maker.store.snapshot().keywords.has_file
+    assert maker.store.snapshot().keyword_coverage.file is not None
     assert len(list(list_keyword_manifests(maker.store.keywords_folder))) == 1
 
 

@@ -1,11 +1,13 @@
 import shutil
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from indexer.store.ann import nearest
+from indexer.store.ann import nearest, nearest_stored
 from indexer.store.inverted_file import Selection, number_of_lists
+from indexer.store.stored_vectors import StoredVectors
 from indexer.store.vector_writer import build_vector_file
 from indexer.store.vectors import (
     FLAT,
@@ -162,6 +164,56 @@ def test_nearest_gives_what_there_is():
     scores, rows = nearest(QUERIES, np.empty((0, DIM), np.float32), 5)
     assert scores.shape == rows.shape == (len(QUERIES), 0)
     assert nearest(QUERIES, unit_vectors(3), 5)[1].shape == (len(QUERIES), 3)
+
+
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_a_flat_file_is_the_one_that_faiss_writes(tmp_path, count):
+    vectors = unit_vectors(count)
+    build(tmp_path, vectors, FLAT)
+    index = faiss.IndexFlatIP(DIM)
+    index.add(vectors)
+    (path,) = tmp_path.glob("*.faiss")
+    assert path.read_bytes() == bytes(faiss.serialize_index(index).data)
+
+
+def test_an_open_flat_file_can_be_searched_after_it_was_deleted(tmp_path, vectors):
+    file = build(tmp_path, vectors, FLAT)
+    shutil.rmtree(tmp_path)
+    assert_search_is_right(file, vectors, np.arange(len(vectors)), None)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 0), slice(5, 9), slice(5990, 7000), np.array([[3, 1], [5999, 3]])])
+def test_stored_vectors_are_those_of_an_array(tmp_path, vectors, rows):
+    np.save(tmp_path / "vectors.npy", vectors)
+    stored = StoredVectors(tmp_path / "vectors.npy")
+    assert stored.shape == vectors.shape
+    assert np.array_equal(stored[rows], vectors[rows])
+
+
+def test_nearest_in_a_file_are_those_of_an_array(tmp_path, vectors, monkeypatch):
+    monkeypatch.setattr("indexer.store.ann._READ_BYTES", 700 * 4 * DIM)
+    np.save(tmp_path / "vectors.npy", vectors)
+    scores, rows = nearest_stored(QUERIES, StoredVectors(tmp_path / "vectors.npy"), 10)
+    wanted_scores, wanted_rows = brute_force(vectors, QUERIES, 10, np.arange(len(vectors)))
+    assert np.array_equal(rows, wanted_rows)
+    np.testing.assert_allclose(scores, wanted_scores, atol=1e-5)
+
+
+def test_an_inverted_file_is_made_without_reading_many_vectors_at_once(tmp_path, vectors, monkeypatch):
+    monkeypatch.setattr("indexer.store.inverted_file.ROWS_AT_ONCE", 500)
+    monkeypatch.setattr("indexer.store.ann._READ_BYTES", 500 * 4 * DIM)
+    monkeypatch.setattr("indexer.store.ann._GATHERED_BYTES", 500 * 4 * DIM)
+    real, read = StoredVectors.__getitem__, list[int]()
+
+    def note(self, rows):
+        found = real(self, rows)
+        read.append(found.nbytes)
+        return found
+
+    monkeypatch.setattr(StoredVectors, "__getitem__", note)
+    build(tmp_path, vectors, IVF, unit_vectors(100, seed=2))
+    assert sum(read) >= 3 * vectors.nbytes, "compared, learnt from and coded"
+    assert max(read) <= 500 * 4 * DIM
 
 
 def test_manifests_that_are_not_json_or_of_another_kind_are_passed_over(tmp_path):

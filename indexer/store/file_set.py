@@ -1,0 +1,60 @@
+"""Files of one name, each written whole, and their checksums: what vector and keyword files have in common.
+
+They lie beside each other as NAME.SUFFIX; one of them, NAME.rows.parquet, says which moment each row of the others is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from indexer.storage import Location, new_file
+
+ROWS = ".rows.parquet"
+
+
+class FileSet:
+    """Writes the files of one name and remembers their checksums.
+
+    Attributes:
+        name: stem of the files.
+        sha256: checksum of each file that was written, by suffix.
+    """
+
+    def __init__(self, folder: Location, name: str) -> None:
+        self._folder, self.name = folder, name
+        self.sha256: dict[str, str] = {}
+
+    @contextmanager
+    def file(self, suffix: str) -> Iterator[Path]:
+        """A path to write to; what was written gets its name when the block ends well.
+
+        Raises:
+            OSError, StorageError: it could not be written.
+        """
+        with new_file(self._folder / f"{self.name}{suffix}") as path:
+            yield path
+            self.sha256[suffix] = _checksum(path)
+
+    def write_rows(self, segment_ids: np.ndarray, batch_ids: pa.Array) -> None:
+        """Writes int64 [N] and string [N], the moments that the rows are."""
+        with self.file(ROWS) as path:
+            pq.write_table(pa.table({"segment_id": segment_ids, "batch_id": batch_ids}), path, compression="zstd")
+
+
+def read_rows(path: Path) -> tuple[np.ndarray, pa.DictionaryArray]:
+    """What `FileSet.write_rows` wrote."""
+    with pq.ParquetFile(path, read_dictionary=["batch_id"]) as parquet:
+        rows = parquet.read(use_threads=False).unify_dictionaries()
+    return rows["segment_id"].to_numpy(), rows["batch_id"].combine_chunks()
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
