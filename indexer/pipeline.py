@@ -199,7 +199,7 @@ def _is_handful(files: Sequence[VideoFile], run: RunConfig) -> bool:
 
 
 def _encode_on_ray(items: Sequence[WorkItem], settings: EncoderSettings, run: RunConfig) -> Iterator[BatchResult]:
-    from indexer.ray_encoding import encode_on_ray, ray_cluster  # loading Ray takes a second: only when there is work
+    from indexer.ray_encoding import encode_on_ray, load_ray_data, ray_cluster  # loaded only when there is work
 
-    with ray_cluster(run.address) as cluster:
+    with ray_cluster(run.address, meanwhile=load_ray_data) as cluster:
         yield from encode_on_ray(items, settings, cluster, run)

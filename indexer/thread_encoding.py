@@ -28,7 +28,7 @@ _MAX_WORK_S = 32.0
 def is_handful(files: Sequence[VideoFile]) -> bool:
     """Whether threads would be done before Ray on all cores, as far as the sizes of the files tell.
 
-    On up to four cores Ray never catches up; there a longer run goes to Ray for what only its workers have: one may die.
+    On up to four cores Ray never catches up; longer runs are its own there too, as its workers may die and the run not.
     """
     return len(files) * _S_PER_VIDEO + sum(file.size_bytes for file in files) * _S_PER_BYTE <= _MAX_WORK_S
 

@@ -27,7 +27,7 @@ import numpy as np
 from indexer.errors import VideoError
 from indexer.ingest import wire
 from indexer.ingest.paths import source_path
-from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo
+from indexer.ingest.sampled import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo
 
 READ_BYTES = 1 << 20
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])

@@ -25,7 +25,7 @@ from indexer import schema
 from indexer.config import RunConfig, SamplingConfig
 from indexer.ingest import encode
 from indexer.pipeline import RunSummary, index_videos, retry_videos
-from indexer.ray_encoding import Attempts
+from indexer.ray_attempts import Attempts
 from indexer.refresh import refresh_index
 from indexer.store import vectors
 from indexer.store.compact import compact

@@ -245,7 +245,9 @@ def test_ray_makes_the_same_rows_as_a_plain_loop(
     import indexer.ray_encoding
 
     real = indexer.ray_encoding.ray_cluster
-    monkeypatch.setattr("indexer.ray_encoding.ray_cluster", lambda address: real(address, num_cpus=num_cpus))
+    monkeypatch.setattr(
+        "indexer.ray_encoding.ray_cluster", lambda address, **options: real(address, num_cpus=num_cpus, **options)
+    )
     for i in range(3):
         synthetic.write(f"videos/more{i}.mp4", range(0, 1_000 + i * 500, 100))
     shutil.copy(videos / "a.mp4", videos / "copy.mp4")
