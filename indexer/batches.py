@@ -73,7 +73,11 @@ class BatchEncoder:
         self._decoder = GuardedDecoder(timeout_s=settings.decode_timeout_s)
         with self._clock.watch.phase("start"):
             self._decoder.start()  # while the model is loaded
-            self.model = model or LocalModel(load_model(settings.model, num_threads=settings.num_threads))
+            try:
+                self.model = model or LocalModel(load_model(settings.model, num_threads=settings.num_threads))
+            except BaseException:
+                self._decoder.close()
+                raise
         self._encoder = VideoEncoder(self.model, self._decoder, settings.sampling, self._clock.watch)
         stored = StoredMoments(settings.index_path)
         self._renamed, self._retold = RenamedVideos(stored), RetoldVideos(stored, self.model)

@@ -182,7 +182,7 @@ def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | N
 
 def _tasks_of(run: RunConfig, in_process: bool | None) -> MapShards | None:
     """Tasks on a cluster that the run has joined; on one machine FAISS itself keeps all cores busy."""
-    if in_process or not (run.address or os.environ.get("RAY_ADDRESS")):
+    if in_process or not _cluster_of(run):
         return None
 
     def map_shards(function: Callable[[VectorShard], str], shards: Sequence[VectorShard]) -> Iterator[str]:
@@ -193,9 +193,14 @@ def _tasks_of(run: RunConfig, in_process: bool | None) -> MapShards | None:
     return map_shards
 
 
+def _cluster_of(run: RunConfig) -> str | None:
+    """The cluster that the run joins; RAY_ADDRESS is set in a Ray job."""
+    return run.address or os.environ.get("RAY_ADDRESS")
+
+
 def _is_handful(files: Sequence[VideoFile], run: RunConfig) -> bool:
-    is_free = run.address is None and run.num_workers is None and run.device != "cuda" and not run.share_model
-    return is_free and is_handful(files)
+    wants_ray = _cluster_of(run) or run.num_workers is not None or run.device == "cuda" or run.share_model
+    return not wants_ray and is_handful(files)
 
 
 def _encode_on_ray(items: Sequence[WorkItem], settings: EncoderSettings, run: RunConfig) -> Iterator[BatchResult]:

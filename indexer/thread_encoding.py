@@ -20,7 +20,7 @@ from indexer.work import BatchResult, WorkItem
 
 _MAX_THREADS = 4
 # What a video takes of one core, roughly, with the default model and sampling: docs/performance.md has the table.
-_S_PER_VIDEO, _S_PER_BYTE = 0.05, 0.35 / (1 << 20)
+_S_PER_VIDEO, _S_PER_BYTE = 0.03, 0.3 / (1 << 20)
 # Four threads do this in the time that Ray takes to start, so with any number of cores Ray would be later.
 _MAX_WORK_S = 32.0
 
@@ -52,9 +52,9 @@ def encode_in_threads(items: Sequence[WorkItem], settings: EncoderSettings, num_
         StorageError: a file could not be written.
     """
     batches = make_batches(cut_long_videos(items, num_threads, settings), num_threads)
-    num_threads = min(num_threads, len(batches))
+    num_encoders = min(num_threads, len(batches))
     todo, done = SimpleQueue[list[WorkItem] | None](), SimpleQueue[BatchResult | Exception]()
-    for batch in [*batches, *[None] * num_threads]:
+    for batch in [*batches, *[None] * num_encoders]:
         todo.put(batch)
     stopped = threading.Event()
 
@@ -67,7 +67,7 @@ def encode_in_threads(items: Sequence[WorkItem], settings: EncoderSettings, num_
                     done.put(error)
 
     first = BatchEncoder(replace(settings, num_threads=num_threads))
-    encoders = [first, *(BatchEncoder(settings, first.model) for _ in range(num_threads - 1))]
+    encoders = [first, *(BatchEncoder(settings, first.model) for _ in range(num_encoders - 1))]
     threads = [threading.Thread(target=work, args=[encoder], daemon=True) for encoder in encoders]
     for thread in threads:
         thread.start()
