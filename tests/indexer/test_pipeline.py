@@ -334,5 +334,5 @@ def test_handful_of_videos_is_encoded_in_this_process(tmp_path, synthetic, monke
 
 def test_handful_goes_to_the_cluster_in_a_ray_job(tmp_path, videos, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(WorkerError, match="nothing answers at the Ray address '127.0.0.1:1'"):
+    with pytest.raises(WorkerError, match="nothing answers at the Ray address"):
         index_videos([str(videos)], tmp_path / "index", model="tiny_test", sampling=SamplingConfig(), run=RunConfig())
