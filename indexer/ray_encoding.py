@@ -161,6 +161,7 @@ def encode_on_ray(
         WorkerError: the actors could not start, or died.
         StorageError: a worker could not write.
     """
+    load_ray_data()
     on_gpu = run.device == "cuda" or (run.device == "auto" and cluster.num_gpus > 0)
     if on_gpu and not cluster.num_gpus:
         raise WorkerError("the cluster has no GPU: use --device cpu, or add GPU workers")
