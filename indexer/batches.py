@@ -61,7 +61,10 @@ class BatchEncoder:
 
     Args:
         settings: see `EncoderSettings`.
-        model: stands for a model in another process; None: it is loaded here.
+        model: one that others use too, of this process or of another one; None: it is loaded here.
+
+    Attributes:
+        model: the model.
     """
 
     def __init__(self, settings: EncoderSettings, model: FrameModel | None = None) -> None:
@@ -69,10 +72,15 @@ class BatchEncoder:
         self._folder = location(settings.index_path) / "segments"
         self._decoder = GuardedDecoder(timeout_s=settings.decode_timeout_s)
         with self._clock.watch.phase("start"):
-            own = model or LocalModel(load_model(settings.model, num_threads=settings.num_threads))
-        self._encoder = VideoEncoder(own, self._decoder, settings.sampling, self._clock.watch)
+            self._decoder.start()  # while the model is loaded
+            try:
+                self.model = model or LocalModel(load_model(settings.model, num_threads=settings.num_threads))
+            except BaseException:
+                self._decoder.close()
+                raise
+        self._encoder = VideoEncoder(self.model, self._decoder, settings.sampling, self._clock.watch)
         stored = StoredMoments(settings.index_path)
-        self._renamed, self._retold = RenamedVideos(stored), RetoldVideos(stored, own)
+        self._renamed, self._retold = RenamedVideos(stored), RetoldVideos(stored, self.model)
 
     def encode(self, items: Sequence[WorkItem]) -> BatchResult:
         """Encodes the videos and writes their moments as one file, or several where they are long.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -133,3 +134,8 @@ class RunConfig:
         _require(self.commit_interval_s > 0, f"the commit interval must be above 0 s, got {self.commit_interval_s!r}")
         _require(self.limit is None or self.limit >= 1, f"the limit must be at least 1, got {self.limit!r}")
         _require(self.decode_timeout_s > 0, f"the decode time-out must be above 0 s, got {self.decode_timeout_s!r}")
+
+    @property
+    def joins_cluster(self) -> bool:
+        """Whether there is a Ray cluster already that the run joins; RAY_ADDRESS is set in a Ray job."""
+        return bool(self.address or os.environ.get("RAY_ADDRESS"))

@@ -5,7 +5,6 @@ docs/design/compression.md has what they cost and bring.
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 from indexer.config import DEFAULT_MODEL, INT8_MODEL, RunConfig
@@ -21,14 +20,9 @@ class DefaultModel(NamedTuple):
 
 def default_model(run: RunConfig) -> DefaultModel:
     """The model for a new index that `run` fills. Quick, as what the processor can do is tried once and kept."""
-    if joins_cluster(run):
+    if run.joins_cluster:
         return DefaultModel(DEFAULT_MODEL, "nothing is known here of the processors of a cluster")
     if reason := why_int8_does_not_pay(run.device):
         return DefaultModel(DEFAULT_MODEL, f"8-bit integers do not pay here: {reason}")
     speed = f"this processor looks at frames about {int8_gain():.1f} times as fast in 8-bit integers"
     return DefaultModel(INT8_MODEL, f"{speed}, at nearly the same recall")
-
-
-def joins_cluster(run: RunConfig) -> bool:
-    """Whether a run that needs Ray joins a cluster that is there already."""
-    return bool(run.address or os.environ.get("RAY_ADDRESS"))

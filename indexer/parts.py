@@ -22,7 +22,7 @@ from indexer.errors import VideoError
 from indexer.ingest.encode import MOMENTS_AT_ONCE, changed_row, failure, joined_facts
 from indexer.ingest.files import fingerprint_file
 from indexer.ingest.guard import GuardedDecoder
-from indexer.ingest.video import DecodeLimits, VideoInfo
+from indexer.ingest.sampled import DecodeLimits, VideoInfo
 from indexer.work import BatchResult, VideoPart, WorkItem
 
 # A video that is more than this share of one worker's work is cut up, so that no worker is left with it at the end.

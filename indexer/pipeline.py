@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 
 from indexer import schema
-from indexer.batches import BatchEncoder, EncoderSettings, make_batches
+from indexer.batches import EncoderSettings
 from indexer.config import DEFAULT_SAMPLING_MODE, IndexConfig, RunConfig, SamplingConfig
-from indexer.default_model import DefaultModel, default_model, joins_cluster
+from indexer.default_model import DefaultModel, default_model
 from indexer.errors import IndexNotFoundError
 from indexer.ingest.files import MissingFile, VideoFile, is_folder
 from indexer.ingest.paths import uri_to_path
@@ -22,11 +21,9 @@ from indexer.storage import Location
 from indexer.store.index import IndexStore
 from indexer.store.older_rows import with_subtitles
 from indexer.store.vector_shards import MapShards, VectorShard
+from indexer.thread_encoding import encode_in_threads, is_handful, num_useful_threads
 from indexer.work import BatchResult, WorkItem
 from model.weights import canonical_name, frames_fingerprint, model_facts, require_weights
-
-# Some ten seconds of work on one core: what starting Ray takes.
-_HANDFUL_VIDEOS, _HANDFUL_BYTES = 8, 32 << 20
 
 __all__ = ["Progress", "RunSummary", "files_to_encode", "index_videos", "plan_run", "retry_videos"]
 
@@ -71,8 +68,8 @@ def index_videos(
             for a new one what `default_model` says.
         sampling: frames and moments; likewise; its mode is that of the index if it has none itself.
         run: how to carry it out.
-        in_process: encode one video after the other in this process, without Ray. The rows are the same. None: where
-            Ray would take longer to start than the work itself, and nobody asked for workers, a cluster or a GPU.
+        in_process: encode one video after the other in this process, without Ray. The rows are the same. None: by a few
+            threads of this process where Ray would be later, and nobody asked for workers, a cluster or a GPU.
         on_progress: called about once a second, from this thread.
         on_default_model: called when an index has been created and its model was chosen here.
 
@@ -177,7 +174,8 @@ def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | N
         )
         recorder.start(len(todo))
         if in_process or (in_process is None and _is_handful(files, run)):
-            recorder.consume(_encode_here(todo, settings), phase="encoding in this process")
+            num_threads = 1 if in_process else num_useful_threads()
+            recorder.consume(encode_in_threads(todo, settings, num_threads), phase="encoding in this process")
         else:
             recorder.consume(_encode_on_ray(todo, settings, run))
     recorder.prune_rest()
@@ -193,7 +191,7 @@ def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | N
 
 def _tasks_of(run: RunConfig, in_process: bool | None) -> MapShards | None:
     """Tasks on a cluster that the run has joined; on one machine FAISS itself keeps all cores busy."""
-    if in_process or not joins_cluster(run):
+    if in_process or not run.joins_cluster:
         return None
 
     def map_shards(function: Callable[[VectorShard], str], shards: Sequence[VectorShard]) -> Iterator[str]:
@@ -205,19 +203,12 @@ def _tasks_of(run: RunConfig, in_process: bool | None) -> MapShards | None:
 
 
 def _is_handful(files: Sequence[VideoFile], run: RunConfig) -> bool:
-    is_free = run.address is None and run.num_workers is None and run.device != "cuda" and not run.share_model
-    is_small = len(files) <= _HANDFUL_VIDEOS and sum(file.size_bytes for file in files) <= _HANDFUL_BYTES
-    return is_free and is_small
-
-
-def _encode_here(items: Sequence[WorkItem], settings: EncoderSettings) -> Iterator[BatchResult]:
-    with closing(BatchEncoder(settings)) as encoder:
-        for batch in make_batches(items, 1):
-            yield encoder.encode(batch)
+    wants_ray = run.joins_cluster or run.num_workers is not None or run.device == "cuda" or run.share_model
+    return not wants_ray and is_handful(files)
 
 
 def _encode_on_ray(items: Sequence[WorkItem], settings: EncoderSettings, run: RunConfig) -> Iterator[BatchResult]:
-    from indexer.ray_encoding import encode_on_ray, ray_cluster  # loading Ray takes a second: only when there is work
+    from indexer.ray_encoding import encode_on_ray, load_ray_data, ray_cluster  # loaded only when there is work
 
-    with ray_cluster(run.address) as cluster:
+    with ray_cluster(run.address, meanwhile=load_ray_data) as cluster:
         yield from encode_on_ray(items, settings, cluster, run)

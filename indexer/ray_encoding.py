@@ -12,25 +12,27 @@ import logging
 import os
 import socket
 import sys
-from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-import ray.data
 
 from indexer import schema
 from indexer.batches import BatchEncoder, EncoderSettings, failed_batch, make_batches
 from indexer.config import RunConfig
 from indexer.errors import StorageError, VideoBertSearchError, WorkerError
 from indexer.parts import cut_long_videos
+from indexer.ray_attempts import MAX_DEATHS, Attempts
 from indexer.ray_shared_model import SharedModelClient, start_shared_models
 from indexer.work import BatchResult, WorkItem
 from model.errors import ModelError
+
+if TYPE_CHECKING:
+    import ray.data
 
 # A little under one core, so that other small tasks still find room when every core has an actor: with whole cores a
 # machine of one or two would have none left, and Ray Data would wait for ever.
@@ -41,9 +43,6 @@ _OBJECT_STORE_BYTES, _OBJECT_STORE_BYTES_A_CORE = 200 << 20, 16 << 20
 # A decoder that hangs is stopped by its guard; a video of many hours is no reason to stop the run.
 _NO_PROGRESS_LIMIT_S = -1
 _CONNECT_LIMIT_S = 10.0
-# Ray Data starts a worker that died anew without end, and its named arguments have no limit for it. A node may be taken
-# away now and then; a batch whose worker has died so often is what kills it.
-_MAX_DEATHS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +58,21 @@ class Cluster:
     num_gpus: int
 
 
+def load_ray_data() -> None:
+    """Loads what `encode_on_ray` needs beyond `ray.init`, which has time for it: it waits for other processes."""
+    import ray.data  # noqa: F401
+
+
 @contextmanager
-def ray_cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[Cluster]:
+def ray_cluster(
+    address: str | None = None, num_cpus: int | None = None, *, meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[Cluster]:
     """Joins a cluster, or starts Ray on this machine, for the time of the block.
 
     Args:
         address: of the cluster to join; None joins the one in RAY_ADDRESS (set in a Ray job), else starts Ray here.
         num_cpus: cores to use when Ray is started here; None uses all.
+        meanwhile: called while Ray starts.
 
     Raises:
         WorkerError: there is no cluster at the address, or Ray could not start.
@@ -85,7 +92,7 @@ def ray_cluster(address: str | None = None, num_cpus: int | None = None) -> Iter
         _require_reachable(address)
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _native_messages_hidden():
-        yield from _connected(address, own)
+        yield from _connected(address, own, meanwhile)
 
 
 def _require_reachable(address: str) -> None:
@@ -102,7 +109,7 @@ def _require_reachable(address: str) -> None:
         ) from error
 
 
-def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster]:
+def _connected(address: str | None, options: dict[str, Any], meanwhile: Callable[[], None]) -> Iterator[Cluster]:
     """Starts Ray in a thread of its own, which lives as long as Ray does: when it ends, so do the processes it started.
 
     Objects that are put by the thread that started Ray are numbered from 1 again in every session. A reference left
@@ -112,7 +119,9 @@ def _connected(address: str | None, options: dict[str, Any]) -> Iterator[Cluster
     options = {**options, "logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
     with ThreadPoolExecutor(max_workers=1) as starter:
         try:
-            starter.submit(_init, options, num_tries=1 if address else 2).result()
+            starting = starter.submit(_init, options, num_tries=1 if address else 2)
+            meanwhile()
+            starting.result()
         except Exception as error:  # a node that does not start in time is Ray's plain Exception
             where = f"join the Ray cluster at {address!r}" if address else "start Ray on this machine"
             raise WorkerError(f"could not {where}: {_one_line(error)}") from error
@@ -152,6 +161,7 @@ def encode_on_ray(
         WorkerError: the actors could not start, or died.
         StorageError: a worker could not write.
     """
+    load_ray_data()
     on_gpu = run.device == "cuda" or (run.device == "auto" and cluster.num_gpus > 0)
     if on_gpu and not cluster.num_gpus:
         raise WorkerError("the cluster has no GPU: use --device cpu, or add GPU workers")
@@ -193,30 +203,6 @@ def _rows(dataset: ray.data.Dataset) -> Generator[dict[str, Any], None, None]:
     except Exception as error:
         kept = "what was committed is kept, run the same command again"
         raise WorkerError(f"the workers stopped: {_one_line(error)}; {kept}") from error
-
-
-class Attempts:
-    """Counts how often workers were started and batches begun; in an actor, it outlives the workers.
-
-    Args:
-        num_workers: actors that a run starts with.
-    """
-
-    def __init__(self, num_workers: int) -> None:
-        self._num_workers = num_workers
-        self._begun: Counter[str] = Counter()
-        self._num_starts = 0
-
-    def start(self) -> bool:
-        """A worker starts. False if so many have begun no batch that they must have died before they could."""
-        self._num_starts += 1
-        return self._num_starts <= self._num_workers * (_MAX_DEATHS + 1)
-
-    def begin(self, batch: str) -> bool:
-        """A worker begins a batch. False if its worker has died too often."""
-        self._num_starts = 0
-        self._begun[batch] += 1
-        return self._begun[batch] <= _MAX_DEATHS + 1
 
 
 def _shared_attempts(num_workers: int) -> Any:
@@ -268,7 +254,7 @@ class EncodingWorker:
             return encoder.encode(items)
         neighbours = f", or one of {len(items) - 1} others in its batch" if len(items) > 1 else ""
         return failed_batch(
-            items, "WorkerDied", f"the worker died {_MAX_DEATHS + 1} times over this video{neighbours}: try `retry`"
+            items, "WorkerDied", f"the worker died {MAX_DEATHS + 1} times over this video{neighbours}: try `retry`"
         )
 
 

@@ -64,8 +64,8 @@ def index(
 ) -> int:
     """Index videos: new ones are added, changed ones replaced, unchanged ones skipped.
 
-    A run that was stopped or killed goes on where it was when the same command is run again. Ray encodes the videos; a
-    handful of short ones is encoded by this process, which is done before Ray would have started.
+    A run that was stopped or killed goes on where it was when the same command is run again. Ray encodes the videos; up
+    to about a hundred short ones are encoded by this process, which is done before Ray would be.
     """
     from indexer.pipeline import RunSummary, files_to_encode, index_videos, plan_run
 

@@ -16,11 +16,10 @@ from indexer.config import SamplingConfig
 from indexer.errors import VideoError
 from indexer.ingest.files import VideoFile, fingerprint_file, version_of
 from indexer.ingest.frame_model import FrameModel, LocalModel
-from indexer.ingest.sampled import SPARSE
+from indexer.ingest.sampled import SPARSE, DecodeEnd, SampledFrame, VideoInfo
 from indexer.ingest.segments import cut_segments, window_of
 from indexer.ingest.transcripts import Cue, read_transcript, text_between
 from indexer.ingest.twins import TwinFinder
-from indexer.ingest.video import DecodeEnd, SampledFrame, VideoInfo
 from indexer.phases import Stopwatch
 
 if TYPE_CHECKING:

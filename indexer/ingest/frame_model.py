@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -35,18 +36,24 @@ class FrameModel(ABC):
 
 
 class LocalModel(FrameModel):
-    """A model of this process. Frames are encoded at once: the cores that it would wait for are the ones it uses."""
+    """A model of this process. Frames are encoded at once: the cores that it would wait for are the ones it uses.
+
+    Threads take turns: each use keeps all of the model's cores busy, and some tokenisers serve one caller only.
+    """
 
     def __init__(self, model: VideoTextModel) -> None:
         self._model = model
+        self._lock = threading.Lock()
         self.frame_size_px, self.label_names = model.frame_size_px, list(model.label_names)
 
     def encode_frames(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
-        features: np.ndarray = self._model.encode_frames(frames).cpu().numpy()
+        with self._lock:
+            features: np.ndarray = self._model.encode_frames(frames).cpu().numpy()
         return lambda: features
 
     def fuse(
         self, features: np.ndarray, mask: np.ndarray, times_s: np.ndarray, texts: Sequence[str | None]
     ) -> tuple[np.ndarray, np.ndarray]:
-        vectors = self._model.encode_video(features, mask, times_s, texts)
-        return vectors.cpu().numpy(), self._model.classify(features, mask).cpu().numpy()
+        with self._lock:
+            vectors = self._model.encode_video(features, mask, times_s, texts)
+            return vectors.cpu().numpy(), self._model.classify(features, mask).cpu().numpy()

@@ -27,7 +27,7 @@ import numpy as np
 from indexer.errors import VideoError
 from indexer.ingest import wire
 from indexer.ingest.paths import source_path
-from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo
+from indexer.ingest.sampled import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo
 
 READ_BYTES = 1 << 20
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
@@ -123,6 +123,12 @@ class GuardedDecoder:
                 if last_try:
                     raise
 
+    def start(self) -> None:
+        """Starts the child now, to save the first read the wait for it."""
+        if self._child is None:
+            self._child = _Child(self._command, self._timeout_s)
+            self.num_children += 1
+
     def close(self) -> None:
         """Ends the child. The decoder can be used again; it then starts a new one."""
         if self._child is not None:
@@ -156,9 +162,8 @@ class GuardedDecoder:
     def _ready_child(self) -> _Child:
         if self._child is not None and (self._child.busy or not self._child.is_running()):
             self.close()
-        if self._child is None:
-            self._child = _Child(self._command, self._timeout_s)
-            self.num_children += 1
+        self.start()
+        assert self._child is not None
         self._child.busy = True
         return self._child
 

@@ -43,6 +43,17 @@ def test_importing_the_query_wing_loads_no_ray() -> None:
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
+def test_what_every_worker_loads_at_its_start_is_no_more_than_it_needs() -> None:
+    loaded = {
+        "indexer.ray_attempts": {"pyarrow", "numpy", "torch", *SLOW_TO_LOAD},
+        "indexer.batches": {"torch", *SLOW_TO_LOAD},
+    }
+    for module, unneeded in loaded.items():
+        program = f"import {module}, sys; print(sorted({unneeded} & sys.modules.keys()))"
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+        assert (module, done.stdout) == (module, "[]\n")
+
+
 def test_importing_the_index_loads_nothing_that_only_other_questions_need() -> None:
     program = f"import indexer.query.video_index, sys; print(sorted({SLOW_TO_LOAD} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)

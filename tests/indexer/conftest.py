@@ -169,7 +169,7 @@ def videobert(monkeypatch, capsys):
     import indexer.pipeline
 
     def encode_here(items, settings, run):
-        yield from indexer.pipeline._encode_here(items, settings)
+        yield from indexer.pipeline.encode_in_threads(items, settings, num_threads=1)
 
     monkeypatch.setattr("indexer.pipeline._encode_on_ray", encode_here)
 

@@ -25,7 +25,7 @@ from indexer import schema
 from indexer.config import RunConfig, SamplingConfig
 from indexer.ingest import encode
 from indexer.pipeline import RunSummary, index_videos, retry_videos
-from indexer.ray_encoding import Attempts
+from indexer.ray_attempts import Attempts
 from indexer.refresh import refresh_index
 from indexer.store import vectors
 from indexer.store.compact import compact
@@ -110,8 +110,8 @@ def cut_into_small_parts():
 
 def encode_parts_here():
     from indexer import parts, pipeline
-    real = pipeline._encode_here
-    pipeline._encode_here = lambda items, settings: real(parts.cut_long_videos(items, 2, settings), settings)
+    real = pipeline.encode_in_threads
+    pipeline.encode_in_threads = lambda items, settings, _: real(parts.cut_long_videos(items, 2, settings), settings, 1)
 
 from indexer.config import RunConfig, SamplingConfig
 from indexer.pipeline import index_videos

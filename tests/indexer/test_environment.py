@@ -151,7 +151,7 @@ import resource, sys
 from indexer.cli.app import main
 import indexer.pipeline
 
-indexer.pipeline._encode_on_ray = lambda items, settings, run: indexer.pipeline._encode_here(items, settings)
+indexer.pipeline._encode_on_ray = lambda items, settings, run: indexer.pipeline.encode_in_threads(items, settings, 1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
 main()
 """

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from indexer import pipeline, schema
+from indexer import pipeline, schema, thread_encoding
 from indexer.config import RunConfig, SamplingConfig
 from indexer.errors import IndexSettingsError, SourceError, StorageError, WorkerError
 from indexer.pipeline import index_videos, retry_videos
 from indexer.store.index import IndexStore
 from indexer.store.verify import verify
+from indexer.thread_encoding import encode_in_threads
 from model.errors import WeightsDamagedError
 
 
@@ -49,7 +50,7 @@ def test_stored_features_and_times_have_the_stated_form(videos, run_index, rows_
 def test_a_second_run_changes_nothing_and_decodes_nothing(videos, run_index, tmp_path, monkeypatch):
     run_index(videos)
     version = IndexStore.open(tmp_path / "index").ledger.version()
-    monkeypatch.setattr("indexer.pipeline.BatchEncoder", None)
+    monkeypatch.setattr("indexer.thread_encoding.BatchEncoder", None)
     assert summary_of(run_index(videos)) == {"indexed": 0, "unchanged": 3, "failed": 0, "removed": 0, "segments": 0}
     assert IndexStore.open(tmp_path / "index").ledger.version() == version
 
@@ -245,7 +246,9 @@ def test_ray_makes_the_same_rows_as_a_plain_loop(
     import indexer.ray_encoding
 
     real = indexer.ray_encoding.ray_cluster
-    monkeypatch.setattr("indexer.ray_encoding.ray_cluster", lambda address: real(address, num_cpus=num_cpus))
+    monkeypatch.setattr(
+        "indexer.ray_encoding.ray_cluster", lambda address, **options: real(address, num_cpus=num_cpus, **options)
+    )
     for i in range(3):
         synthetic.write(f"videos/more{i}.mp4", range(0, 1_000 + i * 500, 100))
     shutil.copy(videos / "a.mp4", videos / "copy.mp4")
@@ -309,7 +312,7 @@ def test_an_address_where_nothing_answers_is_reported_at_once(videos, run_index,
 
 @pytest.mark.parametrize(
     ("num_videos", "options", "on_ray"),
-    [(8, {}, False), (9, {}, True), (1, {"num_workers": 1}, True), (1, {"device": "cuda"}, True)],
+    [(3, {}, False), (4, {}, True), (1, {"num_workers": 1}, True), (1, {"device": "cuda"}, True)],
 )
 def test_handful_of_videos_is_encoded_in_this_process(tmp_path, synthetic, monkeypatch, num_videos, options, on_ray):
     (synthetic.folder / "few").mkdir()
@@ -319,9 +322,17 @@ def test_handful_of_videos_is_encoded_in_this_process(tmp_path, synthetic, monke
 
     def encode_on_ray(items, settings, run):
         asked.append(len(items))
-        yield from pipeline._encode_here(items, settings)
+        yield from encode_in_threads(items, settings, num_threads=1)
 
     monkeypatch.setattr(pipeline, "_encode_on_ray", encode_on_ray)
+    monkeypatch.setattr(thread_encoding, "_MAX_WORK_S", 3.5 * thread_encoding._S_PER_VIDEO)
+    monkeypatch.setattr(thread_encoding, "_S_PER_BYTE", 0.0)
     settings = {"model": "tiny_test", "sampling": SamplingConfig(), "run": RunConfig(**options)}
     assert index_videos([str(synthetic.folder / "few")], tmp_path / "index", **settings).indexed == num_videos
     assert asked == ([num_videos] if on_ray else [])
+
+
+def test_handful_goes_to_the_cluster_in_a_ray_job(tmp_path, videos, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(WorkerError, match="nothing answers at the Ray address"):
+        index_videos([str(videos)], tmp_path / "index", model="tiny_test", sampling=SamplingConfig(), run=RunConfig())

@@ -1,5 +1,6 @@
 """What Ray's own behaviour would break."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -56,3 +57,14 @@ def test_a_ray_that_does_not_start_at_first_is_started_once_more(monkeypatch):
     with ray_cluster(num_cpus=1) as cluster:
         assert cluster.num_cpus == 1
     assert not faults
+
+
+def test_something_else_is_done_while_ray_starts(monkeypatch):
+    done = threading.Event()
+
+    def init(**_):
+        raise Exception("done meanwhile" if done.wait(timeout=20) else "waited in vain")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(WorkerError, match="done meanwhile"), ray_cluster(meanwhile=done.set):
+        pass

@@ -198,7 +198,7 @@ def test_index_of_an_older_version_is_adopted_without_encoding(
     assert rows_of() == before
     assert facts(tmp_path / "index", "b.mkv") == new["b.mkv"]
     version = IndexStore.open(tmp_path / "index").ledger.version()
-    monkeypatch.setattr("indexer.pipeline.BatchEncoder", None)
+    monkeypatch.setattr("indexer.thread_encoding.BatchEncoder", None)
     monkeypatch.setattr("indexer.store.older_rows.np", None)  # no second look at the transcripts
     assert run_index(videos).unchanged == 3
     assert IndexStore.open(tmp_path / "index").ledger.version() == version

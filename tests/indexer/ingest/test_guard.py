@@ -112,6 +112,16 @@ def test_limits_reach_the_child(synthetic):
         read(guard, synthetic.write("a.mp4", REGULAR))
 
 
+def test_child_that_was_started_early_reads_the_first_video(synthetic):
+    path = synthetic.write("a.mp4", REGULAR)
+    with GuardedDecoder() as guard:
+        guard.start()
+        child = guard._child
+        assert child.is_running()
+        assert read(guard, path)
+        assert (guard._child, guard.num_children) == (child, 1)
+
+
 def test_child_is_kept_between_videos_and_after_errors(synthetic, tmp_path):
     path = synthetic.write("a.mp4", REGULAR)
     with GuardedDecoder() as guard:

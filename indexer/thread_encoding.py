@@ -1,0 +1,83 @@
+"""The same batches by threads of this process, for a run that ends about when Ray would have started its workers.
+
+Each thread has a decoder in a child process, as a Ray worker has, and all share one model. Decoding, waiting and the
+model's arithmetic leave Python's lock to the others, so a few threads keep as many cores busy.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from queue import SimpleQueue
+
+from indexer.batches import BatchEncoder, EncoderSettings, make_batches
+from indexer.ingest.files import VideoFile
+from indexer.parts import cut_long_videos
+from indexer.work import BatchResult, WorkItem
+
+_MAX_THREADS = 4
+# What a video takes of one core, roughly, with the default model and sampling: docs/performance.md has the table.
+_S_PER_VIDEO, _S_PER_BYTE = 0.03, 0.3 / (1 << 20)
+# Four threads do this in the time that Ray takes to start, so with any number of cores Ray would be later.
+_MAX_WORK_S = 32.0
+
+
+def is_handful(files: Sequence[VideoFile]) -> bool:
+    """Whether threads would be done before Ray on all cores, as far as the sizes of the files tell.
+
+    On up to four cores Ray never catches up; longer runs are its own there too, as its workers may die and the run not.
+    """
+    return len(files) * _S_PER_VIDEO + sum(file.size_bytes for file in files) * _S_PER_BYTE <= _MAX_WORK_S
+
+
+def num_useful_threads() -> int:
+    """Threads that `encode_in_threads` can keep busy here."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MAX_THREADS)
+
+
+def encode_in_threads(items: Sequence[WorkItem], settings: EncoderSettings, num_threads: int) -> Iterator[BatchResult]:
+    """Encodes videos, and yields each batch when it is done: with one thread in order, with several in any.
+
+    Args:
+        items: the videos.
+        settings: of the encoders; `num_threads` is set here.
+        num_threads: batches that are encoded at a time, and threads of the model.
+
+    Raises:
+        ModelError: the model's weights are missing or damaged.
+        StorageError: a file could not be written.
+    """
+    batches = make_batches(cut_long_videos(items, num_threads, settings), num_threads)
+    num_encoders = min(num_threads, len(batches))
+    todo, done = SimpleQueue[list[WorkItem] | None](), SimpleQueue[BatchResult | Exception]()
+    for batch in [*batches, *[None] * num_encoders]:
+        todo.put(batch)
+    stopped = threading.Event()
+
+    def work(encoder: BatchEncoder) -> None:
+        with closing(encoder):
+            while (batch := todo.get()) is not None and not stopped.is_set():
+                try:
+                    done.put(encoder.encode(batch))
+                except Exception as error:  # raised by the thread that takes the results
+                    done.put(error)
+
+    first = BatchEncoder(replace(settings, num_threads=num_threads))
+    encoders = [first, *(BatchEncoder(settings, first.model) for _ in range(num_encoders - 1))]
+    threads = [threading.Thread(target=work, args=[encoder], daemon=True) for encoder in encoders]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in batches:
+            result = done.get()
+            if isinstance(result, Exception):
+                raise result
+            yield result
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
