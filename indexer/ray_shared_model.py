@@ -30,7 +30,6 @@ from indexer.ingest.encode import STORED
 from indexer.ingest.frame_model import FrameModel, LocalModel
 from indexer.phases import Spent
 from model.errors import ModelError
-from model.runtime import GPU_BATCH_SIZES
 from model.weights import load_model
 
 # Frames of one request; with the requests under way, what each worker may hold in Ray's object store.
@@ -72,6 +71,8 @@ class SharedModel:
 
     def _warm_up(self) -> None:
         """Meets every size of batch once, while the workers start: at the first frames it would be seconds each."""
+        from model.runtime import GPU_BATCH_SIZES  # PyTorch is nothing for the workers that only decode
+
         side = self._model.frame_size_px
         for size in GPU_BATCH_SIZES:
             self._model.encode_frames(np.zeros((size, side, side, 3), np.uint8))
