@@ -106,14 +106,14 @@ class _SparseReading:
         if packet.has_sidedata("encryption_info"):
             raise NotOrdinaryError("the video is encrypted")
         video = self._video
-        time_s = float(packet.pts * video.time_base) - self._origin_s
-        decode_s = -math.inf if packet.dts is None else float(packet.dts * video.time_base) - self._origin_s
+        time_s = video.seconds(packet.pts) - self._origin_s
+        decode_s = -math.inf if packet.dts is None else video.seconds(packet.dts) - self._origin_s
         if packet.dts is not None and time_s - decode_s > MAX_HOLD_S:
             raise NotOrdinaryError("a frame far ahead of its neighbours")
         return Coded(
             time_s=time_s,
             decode_s=decode_s,
-            period_s=float(packet.duration * video.time_base) if packet.duration else video.nominal_s,
+            period_s=video.seconds(packet.duration) if packet.duration else video.nominal_s,
             is_key=packet.is_keyframe,
             is_shown=not packet.is_discard,
             num_bytes=packet.size,
@@ -154,5 +154,5 @@ class _SparseReading:
         entries = self._video.stream.index_entries
         found = entries.search_timestamp(stamp, backward=True)
         return (
-            found >= 0 and float(entries[found].timestamp * self._video.time_base) - self._origin_s > self._last_s + 1
+            found >= 0 and self._video.seconds(entries[found].timestamp) - self._origin_s > self._last_s + 1
         )
