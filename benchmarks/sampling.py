@@ -104,14 +104,12 @@ def decoding(paths: list[str], rate_hz: float, repeats: int) -> dict[str, Any]:
 
 def _linearly(rate_hz: float, path: str) -> Iterator[Any]:
     with open_container(path) as container, ffmpeg_errors("decode"):
-        video = OpenedVideo(container, DecodeLimits(), PixelReader(_SIZE_PX, thumbnails=False), None)
+        video = OpenedVideo(container, DecodeLimits(), PixelReader(_SIZE_PX), None)
         yield from read_linearly(video, SamplingGrid(rate_hz))
 
 
 def _by_mode(rate_hz: float, tolerance_s: float, path: str) -> Iterator[Any]:
-    yield from read_video(
-        path, frame_rate_hz=rate_hz, size_px=_SIZE_PX, key_frame_tolerance_s=tolerance_s, thumbnails=False
-    )
+    yield from read_video(path, frame_rate_hz=rate_hz, size_px=_SIZE_PX, key_frame_tolerance_s=tolerance_s)
 
 
 def likeness(paths: list[str], rate_hz: float) -> dict[str, Any]:
@@ -121,7 +119,7 @@ def likeness(paths: list[str], rate_hz: float) -> dict[str, Any]:
     num_frames = 0
     for path in paths:
         finder, features = TwinFinder(), []
-        stream = read_video(path, frame_rate_hz=rate_hz, size_px=model.frame_size_px, thumbnails=False)
+        stream = read_video(path, frame_rate_hz=rate_hz, size_px=model.frame_size_px)
         for number, frame in enumerate(item for item in stream if isinstance(item, SampledFrame)):
             vector = model.encode_frames(frame.pixels[None]).cpu().numpy().ravel().astype(np.float64)
             features.append(vector / np.linalg.norm(vector))

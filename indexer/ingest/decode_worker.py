@@ -107,19 +107,17 @@ class _Worker:
             self._write({"type": "info" if isinstance(message, VideoInfo) else "end", **asdict(message)})
 
     def _send_frame(self, frame: SampledFrame) -> None:
-        head = {"type": "frame", "time_s": frame.time_s, "target_s": frame.target_s}
-        if frame.pixels is self._pixels:
-            self._write({**head, "again": True})
-            return
+        again = frame.pixels is self._pixels
         self._pixels = frame.pixels
-        bodies = [frame.pixels.tobytes(), *([] if frame.thumbnail is None else [frame.thumbnail])]
-        self._write(head, *bodies)
+        bodies = [] if again else [frame.pixels.data.cast("B")]
+        bodies += [] if frame.thumbnail is None else [memoryview(frame.thumbnail)]
+        self._write({"type": "frame", "time_s": frame.time_s, "target_s": frame.target_s, "again": again}, *bodies)
 
     def _alive(self) -> None:
         if time.monotonic() - self._alive_at > ALIVE_INTERVAL_S:
             self._write({"type": "alive"})
 
-    def _write(self, head: dict[str, Any], *bodies: bytes) -> None:
+    def _write(self, head: dict[str, Any], *bodies: memoryview) -> None:
         self._alive_at = time.monotonic()
         for buffer in wire.pack(head, *bodies):
             rest = memoryview(buffer)

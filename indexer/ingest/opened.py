@@ -68,12 +68,12 @@ class OpenedVideo:
     def sampled(self, frame: VideoFrame, time_s: float, targets_s: list[float]) -> Iterator[SampledFrame]:
         """The frame once for each target; nothing if its pixels cannot be converted."""
         try:
-            pixels, thumbnail = self._reader.read(frame)
-        except (av.error.FFmpegError, ValueError):  # a pixel format or size that swscale will not take
+            pixels = self._reader.read(frame)
+        except (av.error.FFmpegError, ValueError):
             self.damage.note(time_s)
             return
         for target_s in targets_s:
-            yield SampledFrame(time_s=time_s, target_s=target_s, pixels=pixels, thumbnail=thumbnail)
+            yield SampledFrame(time_s=time_s, target_s=target_s, pixels=pixels)
 
     def has_enough(self, num_kept: int) -> bool:
         """Whether so many sampled frames are all that may be read; notes that reading stopped then."""

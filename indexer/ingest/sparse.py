@@ -153,6 +153,4 @@ class _SparseReading:
             return True
         entries = self._video.stream.index_entries
         found = entries.search_timestamp(stamp, backward=True)
-        return (
-            found >= 0 and self._video.seconds(entries[found].timestamp) - self._origin_s > self._last_s + 1
-        )
+        return found >= 0 and self._video.seconds(entries[found].timestamp) - self._origin_s > self._last_s + 1

@@ -126,7 +126,7 @@ def films(make_videos, tmp_path_factory):
 
 def read(path, rate_hz=1.0, **arguments):
     """(frames, end)"""
-    _, *frames, end = read_video(path, frame_rate_hz=rate_hz, size_px=32, thumbnails=False, **arguments)
+    _, *frames, end = read_video(path, frame_rate_hz=rate_hz, size_px=32, **arguments)
     assert isinstance(end, DecodeEnd)
     return frames, end
 
@@ -156,7 +156,7 @@ def sparse_only(path, rate_hz, **arguments):
     """What `read_sparsely` does by itself, without a fall-back."""
     seek, tolerance_s = arguments.pop("seek", True), arguments.pop("tolerance_s", 0.0)
     with open_container(path) as container:
-        video = OpenedVideo(container, DecodeLimits(), PixelReader(32, thumbnails=False), None)
+        video = OpenedVideo(container, DecodeLimits(), PixelReader(32), None)
         _, *frames, end = read_sparsely(video, SamplingGrid(rate_hz, **arguments), tolerance_s, seek=seek)
         return frames, end
 
@@ -219,7 +219,7 @@ def test_far_targets_are_sought_not_read_up_to(make_videos, tmp_path, name):
     def count():
         num_packets.append(1)
 
-    arguments = {"frame_rate_hz": 0.04, "size_px": 32, "thumbnails": False}
+    arguments = {"frame_rate_hz": 0.04, "size_px": 32}
     _, *frames, end = read_video(path, **arguments, on_packet=count)
     _, *late, _ = read_video(path, **arguments, start_s=80.0)
 
