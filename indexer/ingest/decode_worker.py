@@ -21,6 +21,7 @@ from PIL import Image
 
 from indexer.errors import VideoError
 from indexer.ingest import wire
+from indexer.ingest.leeway import Leeway
 from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo, read_video
 
 ALIVE_INTERVAL_S = 0.5
@@ -85,9 +86,9 @@ class _Worker:
         self._pixels: object = None  # those of the last frame sent
 
     def answer(self, request: dict[str, Any]) -> None:
-        limits = DecodeLimits(**request.pop("limits"))
+        limits, leeway = DecodeLimits(**request.pop("limits")), Leeway(**request.pop("leeway"))
         try:
-            for message in read_video(**request, limits=limits, on_packet=self._alive):
+            for message in read_video(**request, leeway=leeway, limits=limits, on_packet=self._alive):
                 self._send(message)
         except BrokenPipeError:
             raise

@@ -16,6 +16,7 @@ from indexer.config import SamplingConfig
 from indexer.errors import VideoError
 from indexer.ingest.files import VideoFile, fingerprint_file, version_of
 from indexer.ingest.frame_model import FrameModel, LocalModel
+from indexer.ingest.leeway import EXACTLY, Leeway, leeway_of
 from indexer.ingest.sampled import SPARSE
 from indexer.ingest.segments import cut_segments, window_of
 from indexer.ingest.transcripts import Cue, read_transcript, text_between
@@ -57,7 +58,7 @@ class Decoder(Protocol):
         size_px: int,
         start_s: float = 0.0,
         end_s: float | None = None,
-        key_frame_tolerance_s: float = 0.0,
+        leeway: Leeway = EXACTLY,
         moment_s: float | None = None,
     ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]: ...
 
@@ -182,7 +183,7 @@ class VideoEncoder:
             size_px=self._model.frame_size_px,
             start_s=span[0],
             end_s=span[1],
-            key_frame_tolerance_s=self._sampling.key_frame_tolerance_s,
+            leeway=leeway_of(self._sampling),
             moment_s=self._sampling.segment_length_s,
         )
         transcript = read_transcript(file)

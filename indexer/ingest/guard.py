@@ -26,6 +26,7 @@ import numpy as np
 
 from indexer.errors import VideoError
 from indexer.ingest import wire
+from indexer.ingest.leeway import EXACTLY, Leeway
 from indexer.ingest.paths import source_path
 from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo
 
@@ -84,7 +85,7 @@ class GuardedDecoder:
         size_px: int,
         start_s: float = 0.0,
         end_s: float | None = None,
-        key_frame_tolerance_s: float = 0.0,
+        leeway: Leeway = EXACTLY,
         moment_s: float | None = None,
     ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
         """The stream of `video.read_video`, decoded in the child. Starting another read ends the one before it.
@@ -98,7 +99,7 @@ class GuardedDecoder:
             "size_px": size_px,
             "start_s": start_s,
             "end_s": end_s,
-            "key_frame_tolerance_s": key_frame_tolerance_s,
+            "leeway": asdict(leeway),
             "moment_s": moment_s,
             "limits": asdict(self._limits),
         }

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from indexer.ingest.container import ffmpeg_errors, open_container
+from indexer.ingest.leeway import EXACTLY, Leeway
 from indexer.ingest.linear import read_linearly
 from indexer.ingest.needed import NotOrdinaryError
 from indexer.ingest.opened import OpenedVideo
@@ -31,7 +32,7 @@ def read_video(
     size_px: int,
     start_s: float = 0.0,
     end_s: float | None = None,
-    key_frame_tolerance_s: float = 0.0,
+    leeway: Leeway = EXACTLY,
     moment_s: float | None = None,
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008 (frozen)
     on_packet: Callable[[], None] | None = None,
@@ -47,8 +48,7 @@ def read_video(
         size_px: side of `SampledFrame.pixels`.
         start_s, end_s: only targets in [start_s, end_s), seconds; each gets the frame that a whole read gives it. None
             means the end of the video. A range without targets gives VideoInfo and DecodeEnd alone.
-        key_frame_tolerance_s: a target takes the nearest key frame that is no further away than this, seconds, in place
-            of the frame shown at it, and is read many times faster. 0: always the very frame.
+        leeway: which frames may be taken in place of the one shown at a target, so that less need be decoded.
         moment_s: the last frame of each moment, [0, L), [L, 2L), ..., carries a thumbnail of the one nearest its middle
             that is not nearly of one colour. None: no thumbnails.
         on_packet: called for every packet read from the file, sound included.
@@ -59,7 +59,7 @@ def read_video(
     """
     reader = PixelReader(size_px)
     grid = partial(SamplingGrid, frame_rate_hz, start_s=start_s, end_s=end_s)
-    stream = _best_way(path, grid, key_frame_tolerance_s, reader, limits, on_packet)
+    stream = _best_way(path, grid, leeway, reader, limits, on_packet)
     for item in stream if moment_s is None else with_thumbnails(stream, reader, moment_s):
         yield replace(item, resize_s=reader.spent_s) if isinstance(item, DecodeEnd) else item
 
@@ -67,7 +67,7 @@ def read_video(
 def _best_way(
     path: str,
     new_grid: Callable[[], SamplingGrid],
-    tolerance_s: float,
+    leeway: Leeway,
     reader: PixelReader,
     limits: DecodeLimits,
     on_packet: Callable[[], None] | None,
@@ -80,7 +80,7 @@ def _best_way(
             video = OpenedVideo(container, limits, reader, on_packet)
             sparse = sparse and can_read_sparsely(video)
             grid = new_grid()
-            stream = read_sparsely(video, grid, tolerance_s, seek=seek) if sparse else read_linearly(video, grid)
+            stream = read_sparsely(video, grid, leeway, seek=seek) if sparse else read_linearly(video, grid)
             try:
                 yield from reached.rest_of(stream)
                 return
