@@ -85,6 +85,7 @@ class NeededPackets(Generic[P]):
         self._tolerance_s, self._earlier_s = leeway.key_frame_s, leeway.earlier_s
         self._moment_s = leeway.moment_s
         self._has_ended = False
+        self._taken_s = -math.inf  # the frame of the target before
         self._next = 0
         self._met_target = False
         self._num_given = 0
@@ -203,6 +204,7 @@ class NeededPackets(Generic[P]):
             key_s = self._near_key(target_s)
             chosen_s = self._early_enough(target_s, position) if key_s is None else key_s
             self._wanted.setdefault(chosen_s, []).append(target_s)
+            self._taken_s = chosen_s
 
     def _near_key(self, target_s: float) -> float | None:
         """The key frame nearest to the target, of those in [target - tolerance, target + tolerance) and its moment."""
@@ -216,10 +218,13 @@ class NeededPackets(Generic[P]):
         shown_s = self._times[position]
         if not self._earlier_s or not self._is_last_of_group(target_s, shown_s):
             return shown_s
-        start_s, _ = self._within_moment(target_s, target_s - self._earlier_s, target_s)
+        earliest = max(0, bisect.bisect_right(self._times, target_s - self._earlier_s) - 1)
+        start_s, _ = self._within_moment(target_s, self._times[earliest], target_s)
         last_key = bisect.bisect_right(self._key_times, shown_s) - 1
         if last_key >= 0:
             start_s = max(start_s, self._key_times[last_key])
+        if start_s <= self._taken_s <= shown_s:
+            return self._taken_s
         nearby = self._times[bisect.bisect_left(self._times, start_s) : position + 1]
         return min(nearby, key=self._numbers.__getitem__, default=shown_s)
 
@@ -255,9 +260,9 @@ class NeededPackets(Generic[P]):
         return self._before(floor_s, target_s - self._earlier_s) if self._earlier_s else floor_s
 
     def _before(self, floor_s: float, earliest_s: float) -> float:
-        """The first frame at or after `earliest_s` if that is before `floor_s`."""
-        first = bisect.bisect_left(self._times, earliest_s)
-        return min(floor_s, self._times[first]) if first < len(self._times) else floor_s
+        """The frame shown at `earliest_s` if that is before `floor_s`."""
+        first = max(0, bisect.bisect_right(self._times, earliest_s) - 1)
+        return min(floor_s, self._times[first]) if self._times else floor_s
 
     def _release(self, floor_s: float) -> list[Step[P]]:
         """Steps for the wanted frames, as far as it is known of every packet on the way whether it is wanted itself."""

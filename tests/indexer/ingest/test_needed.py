@@ -81,24 +81,29 @@ def expected(packets, rate_hz, start_s, end_s, leeway=EXACTLY):
             following = [key_s for key_s in keys if key_s > shown.time_s]
             is_last = shown_at(packets, next_s) is None if not following else following[0] in (near_key(next_s),)
             is_last = is_last or (bool(following) and following[0] <= next_s)
-            found[target_s] = decoded_first(packets, target_s, shown, leeway) if is_last else shown.time_s
+            before_s = found.get(max(found.keys() - {target_s}, default=None))
+            found[target_s] = earlier(packets, target_s, shown, before_s, leeway) if is_last else shown.time_s
     return found
 
 
-def decoded_first(packets, target_s, shown, leeway):
-    """The frame of the last while that is decoded first, but none from before the key frame."""
+def earlier(packets, target_s, shown, before_s, leeway):
+    """Of the frames of the last while, none from before the key frame or the moment: that of the target before, or the
+    one decoded first."""
+    if not leeway.earlier_s:
+        return shown.time_s
     moment_s = leeway.moment_s or math.inf
     key_s = max(packet.time_s for packet in packets if packet.is_key and packet.time_s <= shown.time_s)
-    return next(
+    earliest = shown_or_last(packets, target_s - leeway.earlier_s)
+    nearby = [
         packet.time_s
         for packet in packets
-        if packet is shown
-        or (
-            max(key_s, target_s - leeway.earlier_s) <= packet.time_s <= shown.time_s
-            and packet.time_s // moment_s == target_s // moment_s
-            and leeway.earlier_s
-        )
-    )
+        if max(key_s, earliest) <= packet.time_s <= shown.time_s and packet.time_s // moment_s == target_s // moment_s
+    ]
+    return before_s if before_s in nearby else next(iter(nearby), shown.time_s)
+
+
+def shown_or_last(packets, at_s):
+    return max((packet.time_s for packet in packets if packet.time_s <= at_s), default=-math.inf)
 
 
 def require_decodable(packets, steps: list[Step]):
@@ -194,7 +199,7 @@ def test_more_than_may_be_held_back_is_decoded_ahead(monkeypatch):
     require_decodable(packets, steps)
 
 
-@pytest.mark.parametrize("leeway", [EXACTLY, Leeway(key_frame_s=0.5), Leeway(key_frame_s=1.0, earlier_s=0.5)])
+@pytest.mark.parametrize("leeway", [EXACTLY, Leeway(key_frame_s=0.5), Leeway(key_frame_s=1.0, earlier_s=1.0)])
 def test_what_is_kept_does_not_grow_with_the_length_of_a_group(leeway):
     plan = NeededPackets(SamplingGrid(1.0), leeway)
 
