@@ -55,7 +55,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class SampledFrame:
-    """The frame that is shown at `target_s`, or the key frame that was taken in its place.
+    """The frame that is shown at `target_s`, or one that was taken in its place: see `Leeway`.
 
     A frame shown over several targets comes once for each, with the very same `pixels` object.
 
