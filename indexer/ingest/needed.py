@@ -202,7 +202,8 @@ class NeededPackets(Generic[P]):
         self._met_target = True
         if self._grid.holds(target_s):
             key_s = self._near_key(target_s)
-            chosen_s = self._early_enough(target_s, position) if key_s is None else key_s
+            spares = key_s is not None and self._spares_decoding(key_s, target_s, shown_s)
+            chosen_s = key_s if key_s is not None and spares else self._early_enough(target_s, position)
             self._wanted.setdefault(chosen_s, []).append(target_s)
             self._taken_s = chosen_s
 
@@ -212,6 +213,12 @@ class NeededPackets(Generic[P]):
         first = bisect.bisect_left(self._key_times, start_s)
         end = bisect.bisect_left(self._key_times, end_s)
         return min(self._key_times[first:end], key=lambda time_s: abs(time_s - target_s), default=None)
+
+    def _spares_decoding(self, key_s: float, target_s: float, shown_s: float) -> bool:
+        """Whether taking the key frame is cheaper than the frame shown. If it is behind, and the next target needs its
+        group decoded anyway, only where it has been taken before; else a fade-in's first frame would stand for it."""
+        is_ahead = key_s > shown_s or not self._earlier_s
+        return is_ahead or key_s == self._taken_s or self._is_last_of_group(target_s, shown_s)
 
     def _early_enough(self, target_s: float, position: int) -> float:
         """Which frame a target far from key frames takes; the one at `position` is shown then."""

@@ -75,14 +75,18 @@ def expected(packets, rate_hz, start_s, end_s, leeway=EXACTLY):
         shown = shown_at(packets, target_s)
         if shown is None or not start_s <= target_s < end_s:
             continue
+        before_s = found[max(found)] if found else None
         found[target_s] = near_key(target_s)
-        if found[target_s] is None:
+        is_behind = found[target_s] is not None and found[target_s] <= shown.time_s and leeway.earlier_s
+        if found[target_s] is None or (is_behind and found[target_s] != before_s):
             next_s = target_s + 1 / rate_hz
             following = [key_s for key_s in keys if key_s > shown.time_s]
             is_last = shown_at(packets, next_s) is None if not following else following[0] in (near_key(next_s),)
             is_last = is_last or (bool(following) and following[0] <= next_s)
-            before_s = found.get(max(found.keys() - {target_s}, default=None))
-            found[target_s] = earlier(packets, target_s, shown, before_s, leeway) if is_last else shown.time_s
+            if not is_last:
+                found[target_s] = shown.time_s
+            elif found[target_s] is None:
+                found[target_s] = earlier(packets, target_s, shown, before_s, leeway)
     return found
 
 
