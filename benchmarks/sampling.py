@@ -30,6 +30,7 @@ from indexer.errors import VideoError
 from indexer.evaluate.evaluation import TEXT_TO_VIDEO, evaluate_index
 from indexer.evaluate.report import figure_text
 from indexer.ingest.container import ffmpeg_errors, open_container
+from indexer.ingest.leeway import Leeway, leeway_of
 from indexer.ingest.linear import read_linearly
 from indexer.ingest.opened import OpenedVideo
 from indexer.ingest.pixels import PixelReader
@@ -79,8 +80,7 @@ def decoding(paths: list[str], rate_hz: float, repeats: int) -> dict[str, Any]:
     """Seconds and frames of each way, medians over the repeats."""
     ways: dict[str, Reader] = {"linear": partial(_linearly, rate_hz)}
     for mode in SAMPLING_MODES:
-        tolerance_s = SamplingConfig(frame_rate_hz=rate_hz, mode=mode).key_frame_tolerance_s
-        ways[mode] = partial(_by_mode, rate_hz, tolerance_s)
+        ways[mode] = partial(_by_mode, rate_hz, leeway_of(SamplingConfig(frame_rate_hz=rate_hz, mode=mode)))
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     ends: dict[str, list[DecodeEnd]] = {}
     for _ in range(repeats):
@@ -104,14 +104,12 @@ def decoding(paths: list[str], rate_hz: float, repeats: int) -> dict[str, Any]:
 
 def _linearly(rate_hz: float, path: str) -> Iterator[Any]:
     with open_container(path) as container, ffmpeg_errors("decode"):
-        video = OpenedVideo(container, DecodeLimits(), PixelReader(_SIZE_PX, thumbnails=False), None)
+        video = OpenedVideo(container, DecodeLimits(), PixelReader(_SIZE_PX), None)
         yield from read_linearly(video, SamplingGrid(rate_hz))
 
 
-def _by_mode(rate_hz: float, tolerance_s: float, path: str) -> Iterator[Any]:
-    yield from read_video(
-        path, frame_rate_hz=rate_hz, size_px=_SIZE_PX, key_frame_tolerance_s=tolerance_s, thumbnails=False
-    )
+def _by_mode(rate_hz: float, leeway: Leeway, path: str) -> Iterator[Any]:
+    yield from read_video(path, frame_rate_hz=rate_hz, size_px=_SIZE_PX, leeway=leeway)
 
 
 def likeness(paths: list[str], rate_hz: float) -> dict[str, Any]:
@@ -121,7 +119,7 @@ def likeness(paths: list[str], rate_hz: float) -> dict[str, Any]:
     num_frames = 0
     for path in paths:
         finder, features = TwinFinder(), []
-        stream = read_video(path, frame_rate_hz=rate_hz, size_px=model.frame_size_px, thumbnails=False)
+        stream = read_video(path, frame_rate_hz=rate_hz, size_px=model.frame_size_px)
         for number, frame in enumerate(item for item in stream if isinstance(item, SampledFrame)):
             vector = model.encode_frames(frame.pixels[None]).cpu().numpy().ravel().astype(np.float64)
             features.append(vector / np.linalg.norm(vector))

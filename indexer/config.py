@@ -13,7 +13,6 @@ DEFAULT_MODEL = "mini"
 INT8_MODEL = "mini-int8"  # the same in 8-bit integers: see `indexer.default_model`
 SAMPLING_MODES = ("exact", "auto", "keyframes")
 DEFAULT_SAMPLING_MODE = "auto"
-_FURTHEST_KEY_FRAME_S = 30.0
 
 
 def _require(holds: bool, text: str) -> None:
@@ -29,9 +28,10 @@ class SamplingConfig:
         frame_rate_hz: frames looked at per second of video, 0.01 to 60.
         segment_length_s: longest moment in seconds; segments are [0, L), [L, 2L), ... Up to an hour.
         mode: which frame stands for each of the 1 / rate seconds long spans of a video. "exact": the one shown in the
-            middle of the span. "auto": a key frame, if the span has one; else as "exact". "keyframes": the nearest key
-            frame, even if it lies outside of the span, but by no more than 30 s; much faster and coarser. None: as the
-            index was made, and "auto" for a new one.
+            middle of the span. "auto": the nearest key frame of the same moment less than 1 / rate seconds from there,
+            where this spares something; else as "exact", or up to half of that earlier where the next span takes a key
+            frame. "keyframes": the nearest key frame, up to 30 s away; much faster and coarser. None: as the index was
+            made, and "auto" for a new one.
     """
 
     frame_rate_hz: float = 1.0
@@ -56,12 +56,6 @@ class SamplingConfig:
         _require(
             num_frames <= 600, f"a moment may hold at most 600 frames, got {num_frames:g}: lower the rate or the length"
         )
-
-    @property
-    def key_frame_tolerance_s(self) -> float:
-        """See `indexer.ingest.video.read_video`."""
-        tolerances_s = {"exact": 0.0, "auto": 0.5 / self.frame_rate_hz, "keyframes": _FURTHEST_KEY_FRAME_S}
-        return tolerances_s[self.mode or DEFAULT_SAMPLING_MODE]
 
 
 @dataclass(frozen=True, kw_only=True)

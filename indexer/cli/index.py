@@ -39,8 +39,9 @@ def index(
     sampling: str | None = typer.Option(
         None,
         help="Which frame stands for each span of 1/fps seconds. exact: the one shown in its middle. auto: a key frame "
-        "if the span has one, else the middle. keyframes: the nearest key frame, up to 30 s away; coarser and much "
-        f"faster. If not given: as the index was made, {DEFAULT_SAMPLING_MODE} for a new one.",
+        "less than 1/fps seconds from there, else about the middle, never from another moment. keyframes: the nearest "
+        "key frame, up to 30 s away; coarser and much faster. If not given: as the index was made, "
+        f"{DEFAULT_SAMPLING_MODE} for a new one.",
         show_default=False,
     ),
     prune: bool = typer.Option(False, "--prune", help="Remove videos that the sources no longer hold."),

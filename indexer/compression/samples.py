@@ -93,7 +93,7 @@ def read_samples(
 
 def _frames(record: Record, side_px: int, decoder: GuardedDecoder) -> tuple[np.ndarray, np.ndarray]:
     if record.read is None and is_video_name(record.path):
-        stream = decoder.read_video(record.path, frame_rate_hz=_FRAME_RATE_HZ, size_px=side_px, thumbnails=False)
+        stream = decoder.read_video(record.path, frame_rate_hz=_FRAME_RATE_HZ, size_px=side_px)
         kept = spread((item for item in stream if isinstance(item, SampledFrame)), _MOST_FRAMES)
         if not kept:
             raise VideoError("decode", "NoFrames", "no frame could be decoded")

@@ -21,6 +21,7 @@ from PIL import Image
 
 from indexer.errors import VideoError
 from indexer.ingest import wire
+from indexer.ingest.leeway import Leeway
 from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo, read_video
 
 ALIVE_INTERVAL_S = 0.5
@@ -85,9 +86,9 @@ class _Worker:
         self._pixels: object = None  # those of the last frame sent
 
     def answer(self, request: dict[str, Any]) -> None:
-        limits = DecodeLimits(**request.pop("limits"))
+        limits, leeway = DecodeLimits(**request.pop("limits")), Leeway(**request.pop("leeway"))
         try:
-            for message in read_video(**request, limits=limits, on_packet=self._alive):
+            for message in read_video(**request, leeway=leeway, limits=limits, on_packet=self._alive):
                 self._send(message)
         except BrokenPipeError:
             raise
@@ -107,19 +108,17 @@ class _Worker:
             self._write({"type": "info" if isinstance(message, VideoInfo) else "end", **asdict(message)})
 
     def _send_frame(self, frame: SampledFrame) -> None:
-        head = {"type": "frame", "time_s": frame.time_s, "target_s": frame.target_s}
-        if frame.pixels is self._pixels:
-            self._write({**head, "again": True})
-            return
+        again = frame.pixels is self._pixels
         self._pixels = frame.pixels
-        bodies = [frame.pixels.tobytes(), *([] if frame.thumbnail is None else [frame.thumbnail])]
-        self._write(head, *bodies)
+        bodies = [] if again else [frame.pixels.data.cast("B")]
+        bodies += [] if frame.thumbnail is None else [memoryview(frame.thumbnail)]
+        self._write({"type": "frame", "time_s": frame.time_s, "target_s": frame.target_s, "again": again}, *bodies)
 
     def _alive(self) -> None:
         if time.monotonic() - self._alive_at > ALIVE_INTERVAL_S:
             self._write({"type": "alive"})
 
-    def _write(self, head: dict[str, Any], *bodies: bytes) -> None:
+    def _write(self, head: dict[str, Any], *bodies: memoryview) -> None:
         self._alive_at = time.monotonic()
         for buffer in wire.pack(head, *bodies):
             rest = memoryview(buffer)

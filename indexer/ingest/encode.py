@@ -16,6 +16,7 @@ from indexer.config import SamplingConfig
 from indexer.errors import VideoError
 from indexer.ingest.files import VideoFile, fingerprint_file, version_of
 from indexer.ingest.frame_model import FrameModel, LocalModel
+from indexer.ingest.leeway import EXACTLY, Leeway, leeway_of
 from indexer.ingest.sampled import SPARSE, DecodeEnd, SampledFrame, VideoInfo
 from indexer.ingest.segments import cut_segments, window_of
 from indexer.ingest.transcripts import Cue, read_transcript, text_between
@@ -32,8 +33,6 @@ _MIN_LABEL_SCORE = 0.02
 MOMENTS_AT_ONCE = 30
 # Features are stored, and used, as little-endian float16.
 STORED = np.dtype("<f2")
-# Standard deviation of the pixels (0 to 255) below which a frame shows next to nothing.
-_BLANK_STD = 12.0
 _VIDEO_FACTS = (
     "container",
     "video_codec",
@@ -58,7 +57,8 @@ class Decoder(Protocol):
         size_px: int,
         start_s: float = 0.0,
         end_s: float | None = None,
-        key_frame_tolerance_s: float = 0.0,
+        leeway: Leeway = EXACTLY,
+        moment_s: float | None = None,
     ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]: ...
 
 
@@ -182,7 +182,8 @@ class VideoEncoder:
             size_px=self._model.frame_size_px,
             start_s=span[0],
             end_s=span[1],
-            key_frame_tolerance_s=self._sampling.key_frame_tolerance_s,
+            leeway=leeway_of(self._sampling),
+            moment_s=self._sampling.segment_length_s,
         )
         transcript = read_transcript(file)
         row["num_encoded"] = 0
@@ -229,7 +230,7 @@ class VideoEncoder:
         sampled.features.append(lambda: np.stack([encoded()[i] for encoded, i in sources]).astype(STORED))
         sampled.target_times_s += [frame.target_s for frame in frames]
         sampled.frame_times_s += [frame.time_s for frame in frames]
-        sampled.thumbnails.append(_best_thumbnail(frames))
+        sampled.thumbnails.append(frames[-1].thumbnail)
         return len(new)
 
     def _segments(
@@ -304,14 +305,6 @@ def joined_facts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "sampling_plan": plans.pop() if len(plans) == 1 else SPARSE,
         **{name: None if None in values else sum(values) for name, values in counts.items()},
     }
-
-
-def _best_thumbnail(frames: list[SampledFrame]) -> bytes | None:
-    """The frame nearest the middle that is not nearly of one colour (black, faded), else the one in the middle."""
-    middle = (len(frames) - 1) / 2
-    nearest = sorted(range(len(frames)), key=lambda i: abs(i - middle))
-    clear = (i for i in nearest if frames[i].pixels.std() > _BLANK_STD)
-    return frames[next(clear, nearest[0])].thumbnail
 
 
 def pad_frames(

@@ -26,6 +26,7 @@ import numpy as np
 
 from indexer.errors import VideoError
 from indexer.ingest import wire
+from indexer.ingest.leeway import EXACTLY, Leeway
 from indexer.ingest.paths import source_path
 from indexer.ingest.sampled import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo
 
@@ -84,8 +85,8 @@ class GuardedDecoder:
         size_px: int,
         start_s: float = 0.0,
         end_s: float | None = None,
-        key_frame_tolerance_s: float = 0.0,
-        thumbnails: bool = True,
+        leeway: Leeway = EXACTLY,
+        moment_s: float | None = None,
     ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
         """The stream of `video.read_video`, decoded in the child. Starting another read ends the one before it.
 
@@ -98,8 +99,8 @@ class GuardedDecoder:
             "size_px": size_px,
             "start_s": start_s,
             "end_s": end_s,
-            "key_frame_tolerance_s": key_frame_tolerance_s,
-            "thumbnails": thumbnails,
+            "leeway": asdict(leeway),
+            "moment_s": moment_s,
             "limits": asdict(self._limits),
         }
         self._num_reads += 1
@@ -212,16 +213,15 @@ class _Child:
 
     def messages(self, size_px: int) -> Iterator[VideoInfo | SampledFrame | DecodeEnd | VideoError]:
         """Everything that the child says about one video; the last is a DecodeEnd or a VideoError."""
-        pixels, thumbnail = np.empty((0, 0, 3), np.uint8), None
+        pixels = np.empty((0, 0, 3), np.uint8)
         while True:
             try:
                 head, bodies = wire.unpack(self._read_exactly)
                 kind = head.pop("type")
                 if kind == "frame":
                     if not head.pop("again", False):
-                        pixels = np.frombuffer(bodies[0], np.uint8).reshape(size_px, size_px, 3)
-                        thumbnail = bytes(bodies[1]) if len(bodies) > 1 else None
-                    yield SampledFrame(pixels=pixels, thumbnail=thumbnail, **head)
+                        pixels = np.frombuffer(bodies.pop(0), np.uint8).reshape(size_px, size_px, 3)
+                    yield SampledFrame(pixels=pixels, thumbnail=bytes(bodies[0]) if bodies else None, **head)
                 elif kind == "info":
                     yield VideoInfo(**head)
                 elif kind == "end":

@@ -55,9 +55,9 @@ def _timed_frames(video: OpenedVideo, timeline: Timeline[VideoFrame]) -> Iterato
         video.count(frame)
         stamp = guess.choose(frame.pts, frame.dts)
         if stamp is not None and origin_s is None:
-            origin_s = float(stamp * video.time_base)
-        time_s = None if stamp is None else float(stamp * video.time_base) - (origin_s or 0.0)
-        period_s = float(frame.duration * video.time_base) if frame.duration else video.nominal_s
+            origin_s = video.seconds(stamp)
+        time_s = None if stamp is None else video.seconds(stamp) - (origin_s or 0.0)
+        period_s = video.seconds(frame.duration) if frame.duration else video.nominal_s
         yield from timeline.push(time_s, period_s, frame)
     yield from timeline.finish()
 

@@ -14,6 +14,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from indexer.ingest.leeway import EXACTLY, Leeway
+from indexer.ingest.segments import window_of
 from indexer.ingest.timeline import MAX_HOLD_S, SamplingGrid
 
 P = TypeVar("P")
@@ -72,16 +74,18 @@ class NeededPackets(Generic[P]):
 
     Args:
         grid: the targets.
-        tolerance_s: a key frame so near to a target, before or after it, is taken in place of the frame shown then. 0:
-            always the very frame.
+        leeway: which frames may be taken in place of the one shown at a target.
 
     Every method raises NotOrdinaryError where the packets are out of order or decoding would have to start without a
     key frame.
     """
 
-    def __init__(self, grid: SamplingGrid, *, tolerance_s: float = 0.0) -> None:
+    def __init__(self, grid: SamplingGrid, leeway: Leeway = EXACTLY) -> None:
         self._grid = grid
-        self._tolerance_s = tolerance_s
+        self._tolerance_s, self._earlier_s = leeway.key_frame_s, leeway.earlier_s
+        self._moment_s = leeway.moment_s
+        self._has_ended = False
+        self._taken_s = -math.inf  # the frame of the target before
         self._next = 0
         self._met_target = False
         self._num_given = 0
@@ -134,6 +138,7 @@ class NeededPackets(Generic[P]):
         A video too short for any target gives its last frame. A range without targets gives one frame all the same,
         for nothing.
         """
+        self._has_ended = True
         if last := self._last_shown:
             while self._grid.time_s(self._next) < last.time_s + min(last.period_s, MAX_HOLD_S):
                 self._decide()
@@ -179,7 +184,8 @@ class NeededPackets(Generic[P]):
     def _is_decidable(self, target_s: float) -> bool:
         if self._last_decode_s <= target_s:
             return False
-        return self._last_decode_s > target_s + self._tolerance_s or self._last_key_s > target_s
+        ahead_s = self._tolerance_s + (self._grid.period_s if self._earlier_s else 0.0)
+        return self._last_decode_s > target_s + ahead_s or self._last_key_s > target_s
 
     def _decide(self) -> None:
         """Chooses the frame of the next target."""
@@ -196,13 +202,54 @@ class NeededPackets(Generic[P]):
         self._met_target = True
         if self._grid.holds(target_s):
             key_s = self._near_key(target_s)
-            self._wanted.setdefault(shown_s if key_s is None else key_s, []).append(target_s)
+            spares = key_s is not None and self._spares_decoding(key_s, target_s, shown_s)
+            chosen_s = key_s if key_s is not None and spares else self._early_enough(target_s, position)
+            self._wanted.setdefault(chosen_s, []).append(target_s)
+            self._taken_s = chosen_s
 
     def _near_key(self, target_s: float) -> float | None:
-        """The key frame nearest to the target, of those in [target - tolerance, target + tolerance)."""
-        first = bisect.bisect_left(self._key_times, target_s - self._tolerance_s)
-        end = bisect.bisect_left(self._key_times, target_s + self._tolerance_s)
+        """The key frame nearest to the target, of those in [target - tolerance, target + tolerance) and its moment."""
+        start_s, end_s = self._within_moment(target_s, target_s - self._tolerance_s, target_s + self._tolerance_s)
+        first = bisect.bisect_left(self._key_times, start_s)
+        end = bisect.bisect_left(self._key_times, end_s)
         return min(self._key_times[first:end], key=lambda time_s: abs(time_s - target_s), default=None)
+
+    def _spares_decoding(self, key_s: float, target_s: float, shown_s: float) -> bool:
+        """Whether taking the key frame is cheaper than the frame shown. If it is behind, and the next target needs its
+        group decoded anyway, only where it has been taken before; else a fade-in's first frame would stand for it."""
+        is_ahead = key_s > shown_s or not self._earlier_s
+        return is_ahead or key_s == self._taken_s or self._is_last_of_group(target_s, shown_s)
+
+    def _early_enough(self, target_s: float, position: int) -> float:
+        """Which frame a target far from key frames takes; the one at `position` is shown then."""
+        shown_s = self._times[position]
+        if not self._earlier_s or not self._is_last_of_group(target_s, shown_s):
+            return shown_s
+        earliest = max(0, bisect.bisect_right(self._times, target_s - self._earlier_s) - 1)
+        start_s, _ = self._within_moment(target_s, self._times[earliest], target_s)
+        last_key = bisect.bisect_right(self._key_times, shown_s) - 1
+        if last_key >= 0:
+            start_s = max(start_s, self._key_times[last_key])
+        if start_s <= self._taken_s <= shown_s:
+            return self._taken_s
+        nearby = self._times[bisect.bisect_left(self._times, start_s) : position + 1]
+        return min(nearby, key=self._numbers.__getitem__, default=shown_s)
+
+    def _is_last_of_group(self, target_s: float, shown_s: float) -> bool:
+        """Whether the next target takes a key frame that is not decoded yet, or there is none."""
+        next_s = target_s + self._grid.period_s
+        key = bisect.bisect_right(self._key_times, shown_s)
+        if key < len(self._key_times):
+            start_s, end_s = self._within_moment(next_s, next_s - self._tolerance_s, next_s + self._tolerance_s)
+            return start_s <= self._key_times[key] < end_s or self._key_times[key] <= next_s
+        last = self._last_shown
+        return self._has_ended and last is not None and next_s >= last.time_s + min(last.period_s, MAX_HOLD_S)
+
+    def _within_moment(self, target_s: float, start_s: float, end_s: float) -> tuple[float, float]:
+        if self._moment_s is None:
+            return start_s, end_s
+        window = window_of(target_s, self._moment_s)
+        return max(start_s, window * self._moment_s), min(end_s, (window + 1) * self._moment_s)
 
     def _floor_s(self) -> float:
         """No target still to be decided will choose a frame before this time."""
@@ -217,7 +264,12 @@ class NeededPackets(Generic[P]):
         key = bisect.bisect_right(self._key_times, until_s) - 1
         if key >= 0 and self._key_times[key] >= target_s - self._tolerance_s:
             floor_s = min(floor_s, self._key_times[key])
-        return floor_s
+        return self._before(floor_s, target_s - self._earlier_s) if self._earlier_s else floor_s
+
+    def _before(self, floor_s: float, earliest_s: float) -> float:
+        """The frame shown at `earliest_s` if that is before `floor_s`."""
+        first = max(0, bisect.bisect_right(self._times, earliest_s) - 1)
+        return min(floor_s, self._times[first]) if self._times else floor_s
 
     def _release(self, floor_s: float) -> list[Step[P]]:
         """Steps for the wanted frames, as far as it is known of every packet on the way whether it is wanted itself."""

@@ -52,6 +52,10 @@ class OpenedVideo:
         self.nominal_s = plausible_period_s(_fps(self.stream))
         self._reader = reader
 
+    def seconds(self, ticks: int) -> float:
+        """Rounded once, as float(ticks * time_base) is, in a twentieth of its time."""
+        return ticks * self.time_base.numerator / self.time_base.denominator
+
     def count(self, frame: VideoFrame) -> None:
         """To be called with every decoded frame.
 
@@ -64,12 +68,12 @@ class OpenedVideo:
     def sampled(self, frame: VideoFrame, time_s: float, targets_s: list[float]) -> Iterator[SampledFrame]:
         """The frame once for each target; nothing if its pixels cannot be converted."""
         try:
-            pixels, thumbnail = self._reader.read(frame)
-        except (av.error.FFmpegError, ValueError):  # a pixel format or size that swscale will not take
+            pixels = self._reader.read(frame)
+        except (av.error.FFmpegError, ValueError):
             self.damage.note(time_s)
             return
         for target_s in targets_s:
-            yield SampledFrame(time_s=time_s, target_s=target_s, pixels=pixels, thumbnail=thumbnail)
+            yield SampledFrame(time_s=time_s, target_s=target_s, pixels=pixels)
 
     def has_enough(self, num_kept: int) -> bool:
         """Whether so many sampled frames are all that may be read; notes that reading stopped then."""

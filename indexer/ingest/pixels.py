@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
+import av.error
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -42,36 +45,48 @@ class PixelReader:
     """Converts frames one after another; the scalers are kept between frames of the same size.
 
     Attributes:
+        last_frame: the one whose pixels were read last.
         spent_s: seconds that this took so far.
     """
 
-    def __init__(self, size_px: int, *, thumbnails: bool) -> None:
+    def __init__(self, size_px: int) -> None:
         self._size_px = size_px
-        self._thumbnails = thumbnails
         self._to_square = VideoReformatter()
         self._to_thumbnail = VideoReformatter()
+        self.last_frame: VideoFrame | None = None
         self.spent_s = 0.0
 
-    def read(self, frame: VideoFrame) -> tuple[Pixels, bytes | None]:
-        """Returns uint8 [size, size, 3] RGB, upright, squashed to the square inside FFmpeg; and a JPEG or None."""
+    def read(self, frame: VideoFrame) -> Pixels:
+        """Returns uint8 [size, size, 3] RGB, upright, squashed to the square inside FFmpeg.
+
+        Raises:
+            FFmpegError, ValueError: a pixel format or size that swscale will not take.
+        """
+        with self._timed():
+            degrees, mirrored = orientation(frame)
+            pixels = upright(_scaled(self._to_square, frame, self._size_px, self._size_px), degrees, mirrored)
+            self.last_frame = frame
+            return np.ascontiguousarray(pixels)
+
+    def thumbnail(self, frame: VideoFrame) -> bytes | None:
+        """A JPEG of a frame; None if it cannot be made that small."""
+        with self._timed(), contextlib.suppress(av.error.FFmpegError, ValueError):
+            degrees, mirrored = orientation(frame)
+            scale = min(1.0, THUMBNAIL_LONGEST_PX / max(frame.width, frame.height))
+            width, height = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+            pixels = upright(_scaled(self._to_thumbnail, frame, width, height), degrees, mirrored)
+            buffer = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="JPEG", quality=JPEG_QUALITY)
+            return buffer.getvalue()
+        return None
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
         started = time.perf_counter()
         try:
-            return self._read(frame)
+            yield
         finally:
             self.spent_s += time.perf_counter() - started
-
-    def _read(self, frame: VideoFrame) -> tuple[Pixels, bytes | None]:
-        degrees, mirrored = orientation(frame)
-        pixels = upright(_scaled(self._to_square, frame, self._size_px, self._size_px), degrees, mirrored)
-        return np.ascontiguousarray(pixels), self._thumbnail(frame, degrees, mirrored) if self._thumbnails else None
-
-    def _thumbnail(self, frame: VideoFrame, degrees: int, mirrored: bool) -> bytes:
-        scale = min(1.0, THUMBNAIL_LONGEST_PX / max(frame.width, frame.height))
-        width, height = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
-        pixels = upright(_scaled(self._to_thumbnail, frame, width, height), degrees, mirrored)
-        buffer = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="JPEG", quality=JPEG_QUALITY)
-        return buffer.getvalue()
 
 
 def upright(pixels: Pixels, degrees: int, mirrored: bool) -> Pixels:

@@ -55,22 +55,23 @@ class VideoInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class SampledFrame:
-    """The frame that is shown at `target_s`, or the key frame that was taken in its place.
+    """The frame that is shown at `target_s`, or one that was taken in its place: see `Leeway`.
 
-    A frame shown over several targets comes once for each, with the very same `pixels` and `thumbnail` objects.
+    A frame shown over several targets comes once for each, with the very same `pixels` object.
 
     Attributes:
         time_s: presentation time of the frame, seconds from the start of the file's timeline; at most `target_s` but
             for a key frame, which may come later.
         target_s: the moment asked for, seconds.
         pixels: uint8 [size, size, 3], RGB, upright, squashed to the square.
-        thumbnail: JPEG, upright, aspect kept, longest side at most 320 px; None if not asked for.
+        thumbnail: of the moment that ends with this frame: JPEG, upright, aspect kept, at most 320 px long; None
+            for all other frames, and if not asked for.
     """
 
     time_s: float
     target_s: float
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
-    thumbnail: bytes | None
+    thumbnail: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

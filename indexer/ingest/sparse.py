@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import av.error
 from av.packet import Packet
 
+from indexer.ingest.leeway import EXACTLY, Leeway
 from indexer.ingest.needed import Coded, NeededPackets, NotOrdinaryError
 from indexer.ingest.opened import OpenedVideo
 from indexer.ingest.sampled import DecodeEnd, SampledFrame, VideoInfo
@@ -33,7 +34,7 @@ def can_read_sparsely(video: OpenedVideo) -> bool:
 
 
 def read_sparsely(
-    video: OpenedVideo, grid: SamplingGrid, tolerance_s: float, *, seek: bool
+    video: OpenedVideo, grid: SamplingGrid, leeway: Leeway = EXACTLY, *, seek: bool
 ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
     """The stream of `video.read_video`.
 
@@ -43,17 +44,17 @@ def read_sparsely(
     Raises:
         NotOrdinaryError: the file is not as it should be; what was given so far is right.
     """
-    yield from _SparseReading(video, grid, tolerance_s, seek).read()
+    yield from _SparseReading(video, grid, leeway, seek).read()
 
 
 class _SparseReading:
-    def __init__(self, video: OpenedVideo, grid: SamplingGrid, tolerance_s: float, seek: bool) -> None:
+    def __init__(self, video: OpenedVideo, grid: SamplingGrid, leeway: Leeway, seek: bool) -> None:
         if video.origin_s is None or not can_read_sparsely(video):
             raise NotOrdinaryError("packets of this kind do not say when their frames are shown")
         self._video = video
         self._grid = grid
         self._origin_s = video.origin_s
-        self._needed: NeededPackets[Packet] = NeededPackets(grid, tolerance_s=tolerance_s)
+        self._needed: NeededPackets[Packet] = NeededPackets(grid, leeway)
         self._decoder = StepDecoder(video)
         self._may_seek = seek and video.container.format.name in (_MP4, _MATROSKA)
         self._list_is_unread = video.container.format.name == _MATROSKA
@@ -106,14 +107,14 @@ class _SparseReading:
         if packet.has_sidedata("encryption_info"):
             raise NotOrdinaryError("the video is encrypted")
         video = self._video
-        time_s = float(packet.pts * video.time_base) - self._origin_s
-        decode_s = -math.inf if packet.dts is None else float(packet.dts * video.time_base) - self._origin_s
+        time_s = video.seconds(packet.pts) - self._origin_s
+        decode_s = -math.inf if packet.dts is None else video.seconds(packet.dts) - self._origin_s
         if packet.dts is not None and time_s - decode_s > MAX_HOLD_S:
             raise NotOrdinaryError("a frame far ahead of its neighbours")
         return Coded(
             time_s=time_s,
             decode_s=decode_s,
-            period_s=float(packet.duration * video.time_base) if packet.duration else video.nominal_s,
+            period_s=video.seconds(packet.duration) if packet.duration else video.nominal_s,
             is_key=packet.is_keyframe,
             is_shown=not packet.is_discard,
             num_bytes=packet.size,
@@ -153,6 +154,4 @@ class _SparseReading:
             return True
         entries = self._video.stream.index_entries
         found = entries.search_timestamp(stamp, backward=True)
-        return (
-            found >= 0 and float(entries[found].timestamp * self._video.time_base) - self._origin_s > self._last_s + 1
-        )
+        return found >= 0 and self._video.seconds(entries[found].timestamp) - self._origin_s > self._last_s + 1

@@ -125,11 +125,13 @@ class SamplingGrid:
     Attributes:
         has_met_target: whether any span asked for held a target of the whole grid, inside the range or not.
         first_index: k of the first target in the range.
+        period_s: from one target to the next.
     """
 
     def __init__(self, frame_rate_hz: float, *, start_s: float = 0.0, end_s: float | None = None) -> None:
         self.has_met_target = False
         self._rate_hz = frame_rate_hz
+        self.period_s = 1 / frame_rate_hz
         self._start_s = start_s
         self._end_s = math.inf if end_s is None else end_s
         self._next = 0

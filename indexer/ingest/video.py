@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from indexer.ingest.container import ffmpeg_errors, open_container
+from indexer.ingest.leeway import EXACTLY, Leeway
 from indexer.ingest.linear import read_linearly
 from indexer.ingest.needed import NotOrdinaryError
 from indexer.ingest.opened import OpenedVideo
 from indexer.ingest.pixels import PixelReader
 from indexer.ingest.sampled import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo
 from indexer.ingest.sparse import can_read_sparsely, read_sparsely
+from indexer.ingest.thumbnails import with_thumbnails
 from indexer.ingest.timeline import SamplingGrid
 
 __all__ = ["DecodeEnd", "DecodeLimits", "SampledFrame", "VideoInfo", "read_video"]
@@ -29,8 +32,8 @@ def read_video(
     size_px: int,
     start_s: float = 0.0,
     end_s: float | None = None,
-    key_frame_tolerance_s: float = 0.0,
-    thumbnails: bool = True,
+    leeway: Leeway = EXACTLY,
+    moment_s: float | None = None,
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008 (frozen)
     on_packet: Callable[[], None] | None = None,
 ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
@@ -45,25 +48,39 @@ def read_video(
         size_px: side of `SampledFrame.pixels`.
         start_s, end_s: only targets in [start_s, end_s), seconds; each gets the frame that a whole read gives it. None
             means the end of the video. A range without targets gives VideoInfo and DecodeEnd alone.
-        key_frame_tolerance_s: a target takes the nearest key frame that is no further away than this, seconds, in place
-            of the frame shown at it, and is read many times faster. 0: always the very frame.
+        leeway: which frames may be taken in place of the one shown at a target, so that less need be decoded.
+        moment_s: the last frame of each moment, [0, L), [L, 2L), ..., carries a thumbnail of the one nearest its middle
+            that is not nearly of one colour. None: no thumbnails.
         on_packet: called for every packet read from the file, sound included.
 
     Raises:
         VideoError: stage "read" (not there, empty, no permission), "open" (not a video, no picture, too large) or
             "decode" (no frame could be decoded).
     """
-    reader = PixelReader(size_px, thumbnails=thumbnails)
-    reached = _Reached(reader)
+    reader = PixelReader(size_px)
+    grid = partial(SamplingGrid, frame_rate_hz, start_s=start_s, end_s=end_s)
+    stream = _best_way(path, grid, leeway, reader, limits, on_packet)
+    for item in stream if moment_s is None else with_thumbnails(stream, reader, moment_s):
+        yield replace(item, resize_s=reader.spent_s) if isinstance(item, DecodeEnd) else item
+
+
+def _best_way(
+    path: str,
+    new_grid: Callable[[], SamplingGrid],
+    leeway: Leeway,
+    reader: PixelReader,
+    limits: DecodeLimits,
+    on_packet: Callable[[], None] | None,
+) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
+    """Without decoding everything, and if that does not work from there on by decoding everything."""
+    reached = _Reached()
     seek = sparse = True
     while True:
-        grid = SamplingGrid(frame_rate_hz, start_s=start_s, end_s=end_s)
         with open_container(path) as container, ffmpeg_errors("decode"):
             video = OpenedVideo(container, limits, reader, on_packet)
             sparse = sparse and can_read_sparsely(video)
-            stream = (
-                read_sparsely(video, grid, key_frame_tolerance_s, seek=seek) if sparse else read_linearly(video, grid)
-            )
+            grid = new_grid()
+            stream = read_sparsely(video, grid, leeway, seek=seek) if sparse else read_linearly(video, grid)
             try:
                 yield from reached.rest_of(stream)
                 return
@@ -75,9 +92,8 @@ def read_video(
 class _Reached:
     """How far one way of reading came before another takes over."""
 
-    def __init__(self, reader: PixelReader) -> None:
+    def __init__(self) -> None:
         self.num_decoded = 0
-        self._reader = reader
         self._gave_info = False
         self._last_target_s = -1.0
 
@@ -88,8 +104,7 @@ class _Reached:
         already_s, had_info = self._last_target_s, self._gave_info
         for item in stream:
             if isinstance(item, DecodeEnd):
-                num_decoded = item.num_decoded + self.num_decoded
-                yield replace(item, num_decoded=num_decoded, resize_s=self._reader.spent_s)
+                yield replace(item, num_decoded=item.num_decoded + self.num_decoded)
             elif isinstance(item, VideoInfo):
                 self._gave_info = True
                 if not had_info:

@@ -21,7 +21,7 @@ class WireError(Exception):
     """The bytes are no message, or stop in the middle of one."""
 
 
-def pack(head: dict[str, Any], *bodies: bytes) -> list[bytes]:
+def pack(head: dict[str, Any], *bodies: bytes | memoryview) -> list[bytes | memoryview]:
     """The buffers that make up one message, to be written one after the other."""
     text = json.dumps({**head, "bodies": [len(body) for body in bodies]}).encode("ascii")
     return [_LENGTH.pack(len(text)) + text, *bodies]

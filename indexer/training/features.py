@@ -131,9 +131,7 @@ def decode_image(data: bytes, side_px: int) -> np.ndarray:
 
 
 def _features_of_video(record: Record, model: VideoTextModel, decoder: GuardedDecoder, max_frames: int) -> Features:
-    stream = decoder.read_video(
-        record.path, frame_rate_hz=_FRAME_RATE_HZ, size_px=model.frame_size_px, thumbnails=False
-    )
+    stream = decoder.read_video(record.path, frame_rate_hz=_FRAME_RATE_HZ, size_px=model.frame_size_px)
     frames = spread((item for item in stream if isinstance(item, SampledFrame)), max_frames)
     if not frames:
         raise VideoError("decode", "NoFrames", "no frame could be decoded")

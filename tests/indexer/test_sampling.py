@@ -13,6 +13,7 @@ from indexer.errors import IndexSettingsError, UsageError
 from indexer.ingest.encode import VideoEncoder, joined_facts
 from indexer.ingest.files import look_at
 from indexer.ingest.guard import GuardedDecoder
+from indexer.ingest.leeway import leeway_of
 from indexer.store.index import IndexStore
 from model.weights import load_model
 
@@ -44,9 +45,31 @@ def test_sampling_that_does_not_exist_is_refused():
         SamplingConfig(mode="fast")
 
 
-@pytest.mark.parametrize(("mode", "tolerance_s"), [("exact", 0), ("auto", 0.25), (None, 0.25), ("keyframes", 30)])
-def test_mode_says_how_far_away_a_key_frame_may_be(mode, tolerance_s):
-    assert SamplingConfig(mode=mode, frame_rate_hz=2.0).key_frame_tolerance_s == tolerance_s
+@pytest.mark.parametrize(("mode", "furthest_s"), [("exact", 0), ("auto", 0.5), (None, 0.5), ("keyframes", 30)])
+def test_mode_says_how_far_away_a_key_frame_may_be(mode, furthest_s):
+    assert leeway_of(SamplingConfig(mode=mode, frame_rate_hz=2.0)).key_frame_s == furthest_s
+
+
+def test_no_frame_of_the_default_leaves_its_moment(synthetic, encode):
+    path = synthetic.write("a.mp4", range(0, 40_000, 100), options={"g": "23", "bf": "2"})
+
+    _, moments = encode(path, mode="auto", segment_length_s=4.0)
+
+    assert len(moments) == 10
+    for moment in moments:
+        assert moment["num_frames"] == 4
+        assert all(moment["start_s"] <= time_s < moment["end_s"] for time_s in moment["frame_times_s"])
+        assert moment["frame_times_s"] == sorted(moment["frame_times_s"])
+
+
+def test_default_decodes_and_encodes_less_than_exact(synthetic, encode):
+    path = synthetic.write("a.mp4", range(0, 40_000, 100), options={"g": "50", "bf": "2"})
+
+    exact, auto = encode(path, mode="exact")[0], encode(path, mode="auto")[0]
+
+    assert auto["num_frames"] == exact["num_frames"] == 40
+    assert auto["num_decoded"] < 0.9 * exact["num_decoded"]
+    assert auto["num_encoded"] < exact["num_encoded"]
 
 
 def test_settings_from_before_there_were_modes_mean_exact():

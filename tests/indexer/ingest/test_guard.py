@@ -72,7 +72,7 @@ def fake_child(tmp_path):
 
 
 def read(guard, path="/none"):
-    return list(guard.read_video(path, frame_rate_hz=1, size_px=64))
+    return list(guard.read_video(path, frame_rate_hz=1, size_px=64, moment_s=3))
 
 
 def test_messages_are_those_of_read_video(synthetic):
@@ -81,7 +81,7 @@ def test_messages_are_those_of_read_video(synthetic):
     with GuardedDecoder() as guard:
         guarded = read(guard, path)
 
-    direct = list(read_video(path, frame_rate_hz=1, size_px=64))
+    direct = list(read_video(path, frame_rate_hz=1, size_px=64, moment_s=3))
     assert [type(message) for message in guarded] == [type(message) for message in direct]
     assert (guarded[0], guarded[-1]) == (direct[0], direct[-1])
     for ours, theirs in zip(guarded[1:-1], direct[1:-1], strict=True):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexer.ingest.leeway import EXACTLY, Leeway
 from indexer.ingest.needed import Coded, NeededPackets, NotOrdinaryError, Step
 from indexer.ingest.timeline import MAX_HOLD_S, SamplingGrid
 
@@ -45,8 +46,8 @@ def films(draw):
     return [coded(times_s[p], decode_s[i], is_key=i in keys) for i, p in enumerate(positions)]
 
 
-def run(packets, grid, **arguments):
-    plan = NeededPackets(grid, **arguments)
+def run(packets, grid, leeway=EXACTLY):
+    plan = NeededPackets(grid, leeway)
     return [step for packet in packets for step in plan.push(packet)] + plan.finish()
 
 
@@ -58,18 +59,55 @@ def shown_at(packets, target_s):
     return last if last and target_s < min(end_s, last.time_s + MAX_HOLD_S) else None
 
 
-def expected(packets, rate_hz, start_s, end_s, tolerance_s):
+def expected(packets, rate_hz, start_s, end_s, leeway=EXACTLY):
     """{target: time of its frame}"""
+    tolerance_s, moment_s = leeway.key_frame_s, leeway.moment_s or math.inf
+    keys = [packet.time_s for packet in packets if packet.is_key]
+
+    def near_key(target_s):
+        near = [key_s for key_s in keys if target_s - tolerance_s <= key_s < target_s + tolerance_s]
+        near = [key_s for key_s in near if key_s // moment_s == target_s // moment_s]
+        return min(near, key=lambda key_s: abs(key_s - target_s), default=None)
+
     found = {}
     for k in range(int(200 * rate_hz)):
         target_s = (k + 0.5) / rate_hz
         shown = shown_at(packets, target_s)
         if shown is None or not start_s <= target_s < end_s:
             continue
-        keys = [packet.time_s for packet in packets if packet.is_key]
-        near = [key_s for key_s in keys if target_s - tolerance_s <= key_s < target_s + tolerance_s]
-        found[target_s] = min(near, key=lambda key_s: abs(key_s - target_s), default=shown.time_s)
+        before_s = found[max(found)] if found else None
+        found[target_s] = near_key(target_s)
+        is_behind = found[target_s] is not None and found[target_s] <= shown.time_s and leeway.earlier_s
+        if found[target_s] is None or (is_behind and found[target_s] != before_s):
+            next_s = target_s + 1 / rate_hz
+            following = [key_s for key_s in keys if key_s > shown.time_s]
+            is_last = shown_at(packets, next_s) is None if not following else following[0] in (near_key(next_s),)
+            is_last = is_last or (bool(following) and following[0] <= next_s)
+            if not is_last:
+                found[target_s] = shown.time_s
+            elif found[target_s] is None:
+                found[target_s] = earlier(packets, target_s, shown, before_s, leeway)
     return found
+
+
+def earlier(packets, target_s, shown, before_s, leeway):
+    """Of the frames of the last while, none from before the key frame or the moment: that of the target before, or the
+    one decoded first."""
+    if not leeway.earlier_s:
+        return shown.time_s
+    moment_s = leeway.moment_s or math.inf
+    key_s = max(packet.time_s for packet in packets if packet.is_key and packet.time_s <= shown.time_s)
+    earliest = shown_or_last(packets, target_s - leeway.earlier_s)
+    nearby = [
+        packet.time_s
+        for packet in packets
+        if max(key_s, earliest) <= packet.time_s <= shown.time_s and packet.time_s // moment_s == target_s // moment_s
+    ]
+    return before_s if before_s in nearby else next(iter(nearby), shown.time_s)
+
+
+def shown_or_last(packets, at_s):
+    return max((packet.time_s for packet in packets if packet.time_s <= at_s), default=-math.inf)
 
 
 def require_decodable(packets, steps: list[Step]):
@@ -96,15 +134,20 @@ def require_decodable(packets, steps: list[Step]):
     rate_hz=st.sampled_from([0.21, 1.03, 7.1]),
     start_s=st.floats(0, 30),
     length_s=st.one_of(st.just(math.inf), st.floats(0, 30)),
-    tolerance_s=st.sampled_from([0.0, 0.3, 5.0]),
+    leeway=st.builds(
+        Leeway,
+        key_frame_s=st.sampled_from([0.0, 0.3, 5.0]),
+        earlier_s=st.sampled_from([0.0, 0.3, 2.0]),
+        moment_s=st.sampled_from([None, 3.0]),
+    ),
 )
-def test_every_target_gets_its_frame_and_can_be_decoded(packets, rate_hz, start_s, length_s, tolerance_s):
+def test_every_target_gets_its_frame_and_can_be_decoded(packets, rate_hz, start_s, length_s, leeway):
     end_s = start_s + length_s
-    steps = run(packets, SamplingGrid(rate_hz, start_s=start_s, end_s=end_s), tolerance_s=tolerance_s)
+    steps = run(packets, SamplingGrid(rate_hz, start_s=start_s, end_s=end_s), leeway)
 
     served = {target_s: step.coded.time_s for step in steps for target_s in step.targets}
-    wanted = expected(packets, rate_hz, start_s, end_s, tolerance_s)
-    if expected(packets, rate_hz, 0, math.inf, 0):  # else the video is too short and gives its last frame
+    wanted = expected(packets, rate_hz, start_s, end_s, leeway)
+    if expected(packets, rate_hz, 0, math.inf):  # else the video is too short and gives its last frame
         assert served == wanted
     require_decodable(packets, steps)
 
@@ -160,9 +203,9 @@ def test_more_than_may_be_held_back_is_decoded_ahead(monkeypatch):
     require_decodable(packets, steps)
 
 
-@pytest.mark.parametrize("tolerance_s", [0.0, 0.5])
-def test_what_is_kept_does_not_grow_with_the_length_of_a_group(tolerance_s):
-    plan = NeededPackets(SamplingGrid(1.0), tolerance_s=tolerance_s)
+@pytest.mark.parametrize("leeway", [EXACTLY, Leeway(key_frame_s=0.5), Leeway(key_frame_s=1.0, earlier_s=1.0)])
+def test_what_is_kept_does_not_grow_with_the_length_of_a_group(leeway):
+    plan = NeededPackets(SamplingGrid(1.0), leeway)
 
     for i in range(8 * 600):
         plan.push(coded(i / 8, i / 8, is_key=i == 0))

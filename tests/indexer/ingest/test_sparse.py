@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from indexer.ingest import needed, sparse
 from indexer.ingest.container import open_container
+from indexer.ingest.leeway import EXACTLY, Leeway
 from indexer.ingest.needed import NotOrdinaryError
 from indexer.ingest.opened import OpenedVideo
 from indexer.ingest.pixels import PixelReader
@@ -126,7 +127,7 @@ def films(make_videos, tmp_path_factory):
 
 def read(path, rate_hz=1.0, **arguments):
     """(frames, end)"""
-    _, *frames, end = read_video(path, frame_rate_hz=rate_hz, size_px=32, thumbnails=False, **arguments)
+    _, *frames, end = read_video(path, frame_rate_hz=rate_hz, size_px=32, **arguments)
     assert isinstance(end, DecodeEnd)
     return frames, end
 
@@ -154,10 +155,10 @@ def test_range_gives_the_frames_shown_at_its_targets(films, case, rate_hz, start
 
 def sparse_only(path, rate_hz, **arguments):
     """What `read_sparsely` does by itself, without a fall-back."""
-    seek, tolerance_s = arguments.pop("seek", True), arguments.pop("tolerance_s", 0.0)
+    seek, leeway = arguments.pop("seek", True), arguments.pop("leeway", EXACTLY)
     with open_container(path) as container:
-        video = OpenedVideo(container, DecodeLimits(), PixelReader(32, thumbnails=False), None)
-        _, *frames, end = read_sparsely(video, SamplingGrid(rate_hz, **arguments), tolerance_s, seek=seek)
+        video = OpenedVideo(container, DecodeLimits(), PixelReader(32), None)
+        _, *frames, end = read_sparsely(video, SamplingGrid(rate_hz, **arguments), leeway, seek=seek)
         return frames, end
 
 
@@ -197,7 +198,7 @@ def test_near_key_frame_is_taken_in_place_of_the_frame_shown(films, case, tolera
         origin_s = container.start_time / av.time_base
         keys_s = [float(p.pts * p.time_base) - origin_s for p in container.demux(stream) if p.size and p.is_keyframe]
 
-    frames, end = sparse_only(film.path, 1.0, tolerance_s=tolerance_s)
+    frames, end = sparse_only(film.path, 1.0, leeway=Leeway(key_frame_s=tolerance_s))
 
     for frame in frames:
         nearest_s = min(keys_s, key=lambda key_s: abs(key_s - frame.target_s))
@@ -210,6 +211,42 @@ def test_near_key_frame_is_taken_in_place_of_the_frame_shown(films, case, tolera
     assert end.plan == KEY_FRAMES if tolerance_s == 30 else end.num_decoded <= end.num_coded
 
 
+THRIFTY = Leeway(key_frame_s=1.0, earlier_s=1.0, moment_s=3.0)
+
+
+@pytest.mark.parametrize("case", sorted(set(CASES) - UNUSUAL))
+@settings(max_examples=4, deadline=None)
+@given(first=st.integers(0, 3), length=st.one_of(st.none(), st.integers(1, 3)))
+def test_range_of_whole_moments_gives_the_frames_of_a_whole_read(films, case, first, length):
+    film = films(case)
+    start_s, end_s = first * 3.0, None if length is None else (first + length) * 3.0
+    whole, _ = read(film.path, leeway=THRIFTY)
+
+    frames, _ = read(film.path, leeway=THRIFTY, start_s=start_s, end_s=end_s)
+
+    def facts(frame):
+        return frame.target_s, frame.time_s, frame.pixels.tobytes()
+
+    in_range = [frame for frame in whole if start_s <= frame.target_s < (1e9 if end_s is None else end_s)]
+    assert list(map(facts, frames)) == list(map(facts, in_range))
+
+
+@pytest.mark.parametrize("case", sorted(set(CASES) - UNUSUAL))
+def test_cheaper_frames_are_near_and_say_when_they_are_shown(films, case):
+    film = films(case)
+    exact, exact_end = sparse_only(film.path, 1.0)
+
+    frames, end = sparse_only(film.path, 1.0, leeway=THRIFTY)
+
+    assert [frame.target_s for frame in frames] == [frame.target_s for frame in exact]
+    for frame, shown in zip(frames, exact, strict=True):
+        near = -1.3 <= frame.time_s - frame.target_s < 1.0 and frame.time_s // 3 == frame.target_s // 3
+        assert near or frame.time_s == shown.time_s
+        assert film.starts_s[film.numbers.index(film.number(frame.pixels))] == pytest.approx(frame.time_s)
+    assert end.num_decoded <= exact_end.num_decoded
+    assert end.num_coded == exact_end.num_coded
+
+
 @pytest.mark.parametrize("name", ["long.mp4", "long.mkv"])
 def test_far_targets_are_sought_not_read_up_to(make_videos, tmp_path, name):
     videos = make_videos(tmp_path)
@@ -219,7 +256,7 @@ def test_far_targets_are_sought_not_read_up_to(make_videos, tmp_path, name):
     def count():
         num_packets.append(1)
 
-    arguments = {"frame_rate_hz": 0.04, "size_px": 32, "thumbnails": False}
+    arguments = {"frame_rate_hz": 0.04, "size_px": 32}
     _, *frames, end = read_video(path, **arguments, on_packet=count)
     _, *late, _ = read_video(path, **arguments, start_s=80.0)
 

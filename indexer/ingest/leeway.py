@@ -1,0 +1,40 @@
+"""How far from what a target asks for its frame may be. Plain data: it is sent to the decoding child."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from indexer.config import DEFAULT_SAMPLING_MODE, SamplingConfig
+
+_FURTHEST_KEY_FRAME_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leeway:
+    """What is allowed to make decoding cheaper. By default nothing: each target has the very frame shown at it.
+
+    Attributes:
+        key_frame_s: a key frame so near to a target, before or after it, is taken in place of the frame shown then.
+        earlier_s: before a key frame that the next target takes, a target takes one of the frames shown in the last so
+            many seconds, so that what follows in its group need not be decoded: the one that the target before took, or
+            else the one decoded first.
+        moment_s: no frame taken for these reasons lies outside of the moment, [0, L), [L, 2L), ..., of its target.
+            None: wherever it is.
+    """
+
+    key_frame_s: float = 0.0
+    earlier_s: float = 0.0
+    moment_s: float | None = None
+
+
+EXACTLY = Leeway()
+
+
+def leeway_of(sampling: SamplingConfig) -> Leeway:
+    """That of each mode."""
+    period_s = 1 / sampling.frame_rate_hz
+    return {
+        "exact": EXACTLY,
+        "auto": Leeway(key_frame_s=period_s, earlier_s=period_s / 2, moment_s=sampling.segment_length_s),
+        "keyframes": Leeway(key_frame_s=_FURTHEST_KEY_FRAME_S),
+    }[sampling.mode or DEFAULT_SAMPLING_MODE]
