@@ -53,7 +53,7 @@ def inject():
 
     def count(self, frame):
         fault, _, place = os.path.basename(current["path"]).removesuffix(".mp4").partition("-")
-        if self.num_decoded == {"first": 0, "middle": 8}.get(place):
+        if self.num_decoded == {"first": 0, "middle": 4}.get(place):
             faults[fault]()
         real_count(self, frame)
 
