@@ -32,10 +32,12 @@ class Finished:
 
     Attributes:
         frames: encoded, or found to be like one that was.
+        model: of the index, if there is one.
         phases: where its time went, if it knows: seconds per phase of each kind of process, all of a kind together.
     """
 
     frames: int
+    model: str = ""
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
 
 

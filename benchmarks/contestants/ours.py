@@ -30,8 +30,10 @@ def index(race: Race, *options: str) -> Finished:
     command += ["--workers", race.num_workers]
     done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
     profile = json.loads(done.stdout.splitlines()[-1])["profile"]
-    frames = int(pc.sum(IndexStore.open(folder).ledger.snapshot().videos["num_frames"]).as_py())
-    return Finished(frames=frames, phases={kind: profile[kind] for kind in ("workers", "driver")})
+    store = IndexStore.open(folder)
+    frames = int(pc.sum(store.ledger.snapshot().videos["num_frames"]).as_py())
+    phases = {kind: profile[kind] for kind in ("workers", "driver")}
+    return Finished(frames=frames, model=store.config.model, phases=phases)
 
 
 def ours(race: Race) -> Finished:
