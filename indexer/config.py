@@ -29,7 +29,7 @@ class SamplingConfig:
         segment_length_s: longest moment in seconds; segments are [0, L), [L, 2L), ... Up to an hour.
         mode: which frame stands for each of the 1 / rate seconds long spans of a video. "exact": the one shown in the
             middle of the span. "auto": the nearest key frame of the same moment less than 1 / rate seconds from there,
-            where this spares something; else as "exact", or up to half of that earlier where the next span takes a key
+            where this spares something; else as "exact", or up to as much earlier where the next span takes a key
             frame. "keyframes": the nearest key frame, up to 30 s away; much faster and coarser. None: as the index was
             made, and "auto" for a new one.
     """

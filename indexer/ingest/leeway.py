@@ -35,6 +35,6 @@ def leeway_of(sampling: SamplingConfig) -> Leeway:
     period_s = 1 / sampling.frame_rate_hz
     return {
         "exact": EXACTLY,
-        "auto": Leeway(key_frame_s=period_s, earlier_s=period_s / 2, moment_s=sampling.segment_length_s),
+        "auto": Leeway(key_frame_s=period_s, earlier_s=period_s, moment_s=sampling.segment_length_s),
         "keyframes": Leeway(key_frame_s=_FURTHEST_KEY_FRAME_S),
     }[sampling.mode or DEFAULT_SAMPLING_MODE]
