@@ -11,10 +11,12 @@ and is asked the captions, "exact" also where frames that look alike are encoded
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,11 @@ def likeness(paths: list[str], rate_hz: float) -> dict[str, Any]:
     }
 
 
+def no_twins() -> AbstractContextManager[Any]:
+    """In the block every frame is encoded, however like another one it is."""
+    return mock.patch.object(TwinFinder, "twin_of", lambda self, number, pixels: number)
+
+
 def indexing(
     paths: list[str], mode: str, rate_hz: float, captions: Path | None, with_twins: bool, scratch: Path
 ) -> dict[str, Any]:
@@ -143,8 +150,7 @@ def indexing(
     name = f"{mode}, twins encoded once" if with_twins else f"{mode}, all encoded"
     into = scratch / name
     sampling = SamplingConfig(frame_rate_hz=rate_hz, mode=mode)
-    no_twins = mock.patch.object(TwinFinder, "twin_of", lambda self, number, pixels: number)
-    with no_twins if not with_twins else mock.patch.dict({}):
+    with contextlib.nullcontext() if with_twins else no_twins():
         started = time.process_time()
         index_videos(paths, into, model=DEFAULT_MODEL, sampling=sampling, run=RunConfig(), in_process=True)
         seconds = time.process_time() - started

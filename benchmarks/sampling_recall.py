@@ -12,13 +12,13 @@ the ways are compared on the same ones, query by query.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import av
 import numpy as np
@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks.report import report
+from benchmarks.sampling import no_twins
 from indexer.config import DEFAULT_MODEL, SAMPLING_MODES, RunConfig, SamplingConfig
-from indexer.ingest.twins import TwinFinder
 from indexer.pipeline import index_videos
 from indexer.store.index import IndexStore
 from model.weights import load_text_encoder
@@ -149,8 +149,7 @@ def _pictures(shots: Sequence[Shot], rows: Any, drawn: np.random.Generator) -> I
 
 def _index(folder: Path, way: str, model: str, into: Path) -> Moments:
     sampling = SamplingConfig(mode=way if way in SAMPLING_MODES else "exact")
-    each = mock.patch.object(TwinFinder, "twin_of", lambda self, number, pixels: number)
-    with each if way == _EVERY_FRAME else mock.patch.dict({}):
+    with no_twins() if way == _EVERY_FRAME else contextlib.nullcontext():
         index_videos([str(folder)], into, model=model, sampling=sampling, run=RunConfig())
     snapshot = IndexStore.open(into).snapshot()
     table = snapshot.read(range(snapshot.num_segments), ["video_id", "start_s", "embedding"])

@@ -6,7 +6,6 @@ model's arithmetic leave Python's lock to the others, so a few threads keep as m
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -17,6 +16,7 @@ from indexer.batches import BatchEncoder, EncoderSettings, make_batches
 from indexer.ingest.files import VideoFile
 from indexer.parts import cut_long_videos
 from indexer.work import BatchResult, WorkItem
+from model.cores import num_usable_cores
 
 _MAX_THREADS = 4
 # What a video takes of one core, roughly, with the default model and sampling: docs/performance.md has the table.
@@ -35,8 +35,7 @@ def is_handful(files: Sequence[VideoFile]) -> bool:
 
 def num_useful_threads() -> int:
     """Threads that `encode_in_threads` can keep busy here."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MAX_THREADS)
+    return min(num_usable_cores(), _MAX_THREADS)
 
 
 def encode_in_threads(items: Sequence[WorkItem], settings: EncoderSettings, num_threads: int) -> Iterator[BatchResult]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import os
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.cache import read_cached, write_cached
+from model.cores import num_usable_cores
 from model.errors import ModelError
 from model.frame_encoder import EfficientNetLite0, FrameEncoder
 from model.int8 import quantize_rows
@@ -118,7 +118,7 @@ class OpenVinoRuntime:
     def __init__(self, encoder: EfficientNetLite0, num_threads: int | None = None) -> None:
         import openvino as ov
 
-        num_threads = num_threads or _num_usable_cores()
+        num_threads = num_threads or num_usable_cores()
         self._feature_shape = (encoder.config.num_tokens, encoder.config.feature_dim)
         settings = {
             "INFERENCE_NUM_THREADS": num_threads,
@@ -191,11 +191,6 @@ def _compiled(encoder: EfficientNetLite0, settings: dict[str, Any]) -> ov.Compil
     compiled = core.compile_model(build_openvino_graph(encoder, in_integers=in_integers), "CPU", settings)
     write_cached(name, compiled.export_model().getvalue())
     return compiled
-
-
-def _num_usable_cores() -> int:
-    """Cores that this process may run on; a container or a job scheduler often allows it only some."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _openvino_obstacle(encoder: FrameEncoder, device: torch.device) -> str:

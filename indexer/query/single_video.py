@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from indexer.query.inputs import check_labels
 from indexer.query.labels import LabelScorer
 from indexer.query.results import ClassifiedMoment
 from indexer.storage import Location, location
+from model.cores import num_usable_cores
 from model.video_text_model import VideoTextModel
 from model.weights import load_model
 
@@ -70,7 +70,7 @@ def encode_file(path: str | Location, model: str, sampling: SamplingConfig | Non
     file = look_at(str(location(path).absolute()))
     if isinstance(file, MissingFile):
         raise UsageError(f"cannot read {str(path)!r}: {file.reason}")
-    loaded = load_model(model, num_threads=len(os.sched_getaffinity(0)))
+    loaded = load_model(model, num_threads=num_usable_cores())
     with GuardedDecoder() as decoder:
         encoded = VideoEncoder(loaded, decoder, sampling or SamplingConfig()).encode(file, batch_id="")
     if not encoded.segments:
