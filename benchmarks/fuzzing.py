@@ -186,7 +186,7 @@ def _index_batch(store: IndexStore, encoder: VideoEncoder, batch_id: str, paths:
 
 
 def _files(paths: Sequence[Path]) -> list[VideoFile]:
-    return list_videos([str(path) for path in paths]).files
+    return list(list_videos([str(path) for path in paths]).files)
 
 
 def _ask_the_ledger(store: IndexStore, names: Sequence[str]) -> tuple[Counter[Any], list[str], list[str]]:

@@ -29,6 +29,7 @@ from benchmarks.report import report
 from indexer import schema
 from indexer.config import IndexConfig, RunConfig, SamplingConfig
 from indexer.ingest.files import VideoFile
+from indexer.ingest.on_disk import OnDisk
 from indexer.ingest.plan import diff
 from indexer.ingest.sources import Listing, list_videos
 from indexer.recorder import Recorder
@@ -146,18 +147,19 @@ def measure_plan(index: Path, num_videos: int) -> dict[str, float]:
     """Reads the ledger and compares, as a run does, with a listing in which every video is as it was."""
     before = _peak_bytes()
     uris = ((number, _uri(number)) for number in range(num_videos))
-    files = [
+    files = OnDisk(VideoFile)
+    files.add_all(
         VideoFile(uri=uri, path=uri, size_bytes=_size(n), mtime_ns=_mtime(n), subtitles=_subtitles(n))
         for n, uri in uris
-    ]
+    )
     listing = Listing(files=files, roots=(f"{_ROOT}/",))
     listing_bytes = _peak_bytes() - before
     started = time.perf_counter()
     recorder = Recorder(IndexStore.open(index), RunConfig(), time.monotonic(), lambda progress: None)
     read_s = time.perf_counter() - started
     plan = diff(listing, recorder.known)
-    recorder.expect([*plan.new, *plan.changed], pruned=plan.vanished)
-    recorder.record_unchanged(plan.unchanged)
+    recorder.expect(plan.new, pruned=plan.vanished)
+    recorder.record_left_alone(plan)
     return {
         "videos": recorder.summary.unchanged,
         "changes": len(plan.new) + len(plan.changed) + len(plan.vanished),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ _MIN_PART_BYTES = 16 << 20
 _MAX_PROBED, _PROBED_AT_ONCE = 256, 8
 
 
-def cut_long_videos(items: Sequence[WorkItem], num_workers: int, settings: EncoderSettings) -> list[WorkItem]:
+def cut_long_videos(items: Collection[WorkItem], num_workers: int, settings: EncoderSettings) -> list[WorkItem]:
     """Replaces videos that would keep one worker busy long after the others by their parts.
 
     At most four videos a worker are opened for it, whatever there is to do. One that does not say how long it is, or
@@ -44,6 +44,7 @@ def cut_long_videos(items: Sequence[WorkItem], num_workers: int, settings: Encod
         num_workers: workers that will share them; one shares nothing.
         settings: of the workers.
     """
+    items = list(items)
     part_bytes = max(_MIN_PART_BYTES, int(sum(item.size_bytes for item in items) / num_workers * _SHARE_OF_A_WORKER))
     long = [item for item in items if num_workers > 1 and item.size_bytes > part_bytes and not _is_stored(item)]
     if not long:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from indexer import schema
 from indexer.batches import EncoderSettings
 from indexer.config import DEFAULT_SAMPLING_MODE, IndexConfig, RunConfig, SamplingConfig
 from indexer.default_model import DefaultModel, default_model
 from indexer.errors import IndexNotFoundError
 from indexer.ingest.files import MissingFile, VideoFile, is_folder
+from indexer.ingest.on_disk import OnDisk
 from indexer.ingest.paths import uri_to_path
 from indexer.ingest.plan import Plan, diff
 from indexer.ingest.sources import NamedFiles, list_videos
+from indexer.known import known_videos_unchanged
 from indexer.phases import Profile
-from indexer.recorder import Progress, Recorder, RunSummary, known_videos
+from indexer.recorder import Progress, Recorder, RunSummary
 from indexer.storage import Location
 from indexer.store.index import IndexStore
-from indexer.store.older_rows import with_subtitles
 from indexer.store.vector_shards import MapShards, VectorShard
 from indexer.thread_encoding import encode_in_threads, is_handful, num_useful_threads
-from indexer.work import BatchResult, WorkItem
+from indexer.work import BatchResult, WorkItem, WorkItems, in_order_of_work
 from model.weights import canonical_name, frames_fingerprint, model_facts, require_weights
 
 __all__ = ["Progress", "RunSummary", "files_to_encode", "index_videos", "plan_run", "retry_videos"]
@@ -35,17 +36,12 @@ def plan_run(sources: Sequence[str], index_path: str | Location, run: RunConfig)
         SourceError: a source does not exist or holds no video.
     """
     listing = list_videos(sources)
-    try:
-        store = IndexStore.open(index_path)
-        videos = with_subtitles(store, store.ledger.snapshot())
-    except IndexNotFoundError:
-        videos = schema.VIDEOS.empty_table()
-    return diff(listing, known_videos(videos), retry_failed=run.retry_failed), listing.missing
+    return diff(listing, known_videos_unchanged(index_path), retry_failed=run.retry_failed), listing.missing
 
 
-def files_to_encode(plan: Plan, run: RunConfig) -> list[VideoFile]:
-    """New and changed files, up to the limit."""
-    return [*plan.new, *plan.changed][: run.limit]
+def files_to_encode(plan: Plan, run: RunConfig) -> OnDisk[VideoFile]:
+    """New and changed files, up to the limit: see `in_order_of_work`."""
+    return in_order_of_work(itertools.chain(plan.new, plan.changed), run.limit)
 
 
 def index_videos(
@@ -88,9 +84,9 @@ def index_videos(
     with profile.watch.phase("list"):
         plan = diff(listing, recorder.known, retry_failed=run.retry_failed)
     files = files_to_encode(plan, run)
-    recorder.expect(files, pruned=plan.vanished if run.prune else [])
+    recorder.expect(itertools.islice(plan.new, run.limit), pruned=plan.vanished if run.prune else [])
     recorder.record_missing([*listing.missing, *listing.unlisted])
-    recorder.record_unchanged(plan.unchanged)
+    recorder.record_left_alone(plan)
     return _encode(files, recorder, in_process)
 
 
@@ -119,12 +115,23 @@ def retry_videos(
     config = IndexStore.open(index_path).config
     store = _open_or_create(index_path, config.model, config.sampling, run)
     recorder = Recorder(store, run, started, on_progress)
-    paths = [uri_to_path(uri) for uri in recorder.failed(stage)]
-    named = NamedFiles()
-    looked_at = [named.look_at(path) for path in paths if not is_folder(path)]
-    files = [file for file in looked_at if isinstance(file, VideoFile)][: run.limit]
-    recorder.record_missing([file for file in looked_at if isinstance(file, MissingFile)])
+    missing: list[MissingFile] = []
+    files = in_order_of_work(_files_at(map(uri_to_path, recorder.failed(stage)), missing), run.limit)
+    recorder.record_missing(missing)
     return _encode(files, recorder, in_process)
+
+
+def _files_at(paths: Iterable[str], missing: list[MissingFile]) -> Iterator[VideoFile]:
+    """The files at some paths, folders left out; those that cannot be read are added to `missing`."""
+    named = NamedFiles()
+    for path in paths:
+        if is_folder(path):
+            continue
+        found = named.look_at(path)
+        if isinstance(found, VideoFile):
+            yield found
+        else:
+            missing.append(found)
 
 
 def _open_or_create(
@@ -161,10 +168,10 @@ def _settings_of(path: str | Location) -> IndexConfig | None:
         return None
 
 
-def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | None) -> RunSummary:
-    """Brings in a list of files, wherever it comes from, and builds the vectors."""
+def _encode(files: OnDisk[VideoFile], recorder: Recorder, in_process: bool | None) -> RunSummary:
+    """Brings in files in order of work, wherever they come from, and builds the vectors."""
     store, run = recorder.store, recorder.run
-    todo = [recorder.work_item(file) for file in files]
+    todo = WorkItems(files, recorder.work_item)
     if todo:
         settings = EncoderSettings(
             index_path=str(store.path),
@@ -202,12 +209,12 @@ def _tasks_of(run: RunConfig, in_process: bool | None) -> MapShards | None:
     return map_shards
 
 
-def _is_handful(files: Sequence[VideoFile], run: RunConfig) -> bool:
+def _is_handful(files: Collection[VideoFile], run: RunConfig) -> bool:
     wants_ray = run.joins_cluster or run.num_workers is not None or run.device == "cuda" or run.share_model
     return not wants_ray and is_handful(files)
 
 
-def _encode_on_ray(items: Sequence[WorkItem], settings: EncoderSettings, run: RunConfig) -> Iterator[BatchResult]:
+def _encode_on_ray(items: Collection[WorkItem], settings: EncoderSettings, run: RunConfig) -> Iterator[BatchResult]:
     from indexer.ray_encoding import encode_on_ray, load_ray_data, ray_cluster  # loaded only when there is work
 
     with ray_cluster(run.address, meanwhile=load_ray_data) as cluster:

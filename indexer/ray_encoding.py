@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -144,7 +144,7 @@ def _init(options: dict[str, Any], num_tries: int) -> None:
 
 
 def encode_on_ray(
-    items: Sequence[WorkItem],
+    items: Collection[WorkItem],
     settings: EncoderSettings,
     cluster: Cluster,
     run: RunConfig,

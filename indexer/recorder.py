@@ -16,18 +16,14 @@ from indexer import schema
 from indexer.config import RunConfig
 from indexer.ingest.encode import empty_row, failure
 from indexer.ingest.files import MissingFile, VideoFile
-from indexer.ingest.plan import KnownVideo, has_other_subtitles
+from indexer.ingest.plan import Plan, has_other_subtitles
+from indexer.known import known_videos
 from indexer.parts import joined_parts
 from indexer.phases import Profile
 from indexer.renamed import vanished_videos
 from indexer.store.index import IndexStore
-from indexer.store.older_rows import settle_subtitles
 from indexer.vectors_meanwhile import VectorsMeanwhile
 from indexer.work import BatchResult, WorkItem
-
-_REMEMBERED = ["uri", "status", "size_bytes", "mtime_ns", "fingerprint", "attempts", "error_stage", "subtitles"]
-_REPEATED = ("status", "error_stage")
-_ROWS_AT_A_TIME = 10_000
 
 
 @dataclass(kw_only=True)
@@ -80,22 +76,6 @@ class Progress:
     num_parts: int = 0
 
 
-def known_videos(videos: pa.Table) -> dict[str, KnownVideo]:
-    """What rows of the ledger say, by URI. Of millions perhaps, so with little memory."""
-    columns = [videos[name].dictionary_encode() if name in _REPEATED else videos[name] for name in _REMEMBERED]
-    batches = pa.table(columns, names=_REMEMBERED).to_batches(max_chunksize=_ROWS_AT_A_TIME)
-    rows = (row for batch in batches for row in zip(*map(_values, batch.columns), strict=True))
-    return {row[0]: KnownVideo(**dict(zip(_REMEMBERED, row, strict=True))) for row in rows}
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """As Python objects; those of a dictionary are shared by all rows."""
-    if not isinstance(column, pa.DictionaryArray):
-        return column.to_pylist()
-    values = column.dictionary.to_pylist()
-    return [None if index is None else values[index] for index in column.indices.to_pylist()]
-
-
 class Recorder:
     """Takes results as they come, commits them every few seconds, and keeps count."""
 
@@ -114,29 +94,26 @@ class Recorder:
         self._started = started
         self._on_progress = on_progress
         self._total = self._num_parts = 0
-        videos = settle_subtitles(store)
-        self.known = known_videos(videos)
-        num_moments = pc.sum(videos["num_segments"]).as_py() or 0
-        self._meanwhile = VectorsMeanwhile(store.path, num_moments, store.config.embedding_dim)
+        known = known_videos(store)
+        self.known = known.videos
+        self._meanwhile = VectorsMeanwhile(store.path, known.num_moments, store.config.embedding_dim)
         self._vanished_sizes: set[int] = set()
         self._to_prune: set[str] = set()
         self._pending: list[BatchResult] = []
         self._last_commit = time.monotonic()
 
-    def failed(self, stage: str | None) -> list[str]:
+    def failed(self, stage: str | None) -> Iterator[str]:
         """URIs of the failed videos in the ledger, in order; of one stage, or of all."""
-        known = self.known.values()
-        return sorted(
-            video.uri for video in known if video.status == schema.FAILED and stage in (None, video.error_stage)
+        return (
+            video.uri for video in self.known if video.status == schema.FAILED and stage in (None, video.error_stage)
         )
 
-    def expect(self, files: Sequence[VideoFile], *, pruned: Iterable[str]) -> None:
-        """Prepares for files that may be renamed videos, and removes the videos that are to be pruned.
+    def expect(self, new: Iterable[VideoFile], *, pruned: Iterable[str]) -> None:
+        """Prepares for new files that may be renamed videos, and removes the videos that are to be pruned.
 
         A video whose file may have been renamed stays until the commit that brings the new name, or `prune_rest`.
         """
-        new = [file for file in files if file.uri not in self.known]
-        vanished = vanished_videos(new, self.known.values())
+        vanished = vanished_videos(new, self.known)
         self._vanished_sizes = set(vanished.values())
         self._to_prune = set(pruned) & vanished.keys()
         self._remove(set(pruned) - vanished.keys())
@@ -161,11 +138,10 @@ class Recorder:
         same = (known.size_bytes, known.mtime_ns) == (file.size_bytes, file.mtime_ns)
         return WorkItem(file=file, attempts=known.attempts + 1 if same else 1)
 
-    def record_unchanged(self, files: Sequence[VideoFile]) -> None:
-        """Counts the videos that are left alone: those in the index, and those that failed in an earlier run."""
-        still_failed = sum(self.known[file.uri].status == schema.FAILED for file in files)
-        self.summary.failed += still_failed
-        self.summary.unchanged += len(files) - still_failed
+    def record_left_alone(self, plan: Plan) -> None:
+        """Counts the videos that are in the index already, and those that failed in an earlier run."""
+        self.summary.failed += plan.num_still_failed
+        self.summary.unchanged += plan.num_unchanged
 
     def record_missing(self, missing: Sequence[MissingFile]) -> None:
         """What is named but cannot be read, and folders that cannot be listed, become failed rows.
@@ -248,8 +224,10 @@ class Recorder:
 
     def _relisted(self, facts: dict[str, dict[str, Any]]) -> pa.Table:
         """The rows that the ledger has for these videos, with what is new of them."""
-        videos = self.store.ledger.snapshot().videos
-        rows = videos.filter(pc.is_in(videos["uri"], pa.array(facts))).to_pylist()
+        uris = pa.array(facts)
+        rows = [
+            row for part in self.store.ledger.parts() for row in part.filter(pc.is_in(part["uri"], uris)).to_pylist()
+        ]
         return pa.Table.from_pylist([row | facts[row["uri"]] for row in rows], schema=schema.VIDEOS)
 
 

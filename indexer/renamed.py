@@ -6,7 +6,8 @@ The driver tells by its size, or the ETag of an object, whether a new file may b
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,24 +23,38 @@ from indexer.ingest.transcripts import read_transcript, text_between
 from indexer.store.snapshot import Snapshot
 from indexer.stored import StoredMoments
 
+_VIDEOS_AT_A_TIME = 10_000
 
-def vanished_videos(files: Sequence[VideoFile], known: Iterable[KnownVideo]) -> dict[str, int]:
+
+def vanished_videos(files: Iterable[VideoFile], known: Iterable[KnownVideo]) -> dict[str, int]:
     """Indexed videos whose file no longer exists, and may have the bytes of one of these: URI → size in bytes.
 
     Args:
         files: new files.
         known: all videos of the ledger.
     """
-    contents = {file.fingerprint or file.size_bytes for file in files}
-    if not contents:
+    contents = np.unique(np.fromiter((hash(file.fingerprint or file.size_bytes) for file in files), dtype=np.int64))
+    if not len(contents):
         return {}
     return {
         video.uri: video.size_bytes
-        for video in known
-        if video.status == schema.INDEXED
-        and not contents.isdisjoint((video.size_bytes, video.fingerprint))
-        and is_gone(uri_to_path(video.uri))
+        for some in _some_at_a_time(known)
+        for video in _with_contents(contents, some)
+        if video.status == schema.INDEXED and is_gone(uri_to_path(video.uri))
     }
+
+
+def _with_contents(contents: np.ndarray, videos: Sequence[KnownVideo]) -> Iterator[KnownVideo]:
+    """Those that have one of these hashed sizes or fingerprints, which are in order."""
+    hashes = np.array([(hash(video.size_bytes), hash(video.fingerprint)) for video in videos], dtype=np.int64)
+    nearest = contents[np.searchsorted(contents, hashes).clip(max=len(contents) - 1)]
+    return itertools.compress(videos, (nearest == hashes).any(axis=1))
+
+
+def _some_at_a_time(videos: Iterable[KnownVideo]) -> Iterator[list[KnownVideo]]:
+    rest = iter(videos)
+    while some := list(itertools.islice(rest, _VIDEOS_AT_A_TIME)):
+        yield some
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ model's arithmetic leave Python's lock to the others, so a few threads keep as m
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import replace
 from queue import SimpleQueue
@@ -25,7 +25,7 @@ _S_PER_VIDEO, _S_PER_BYTE = 0.03, 0.3 / (1 << 20)
 _MAX_WORK_S = 32.0
 
 
-def is_handful(files: Sequence[VideoFile]) -> bool:
+def is_handful(files: Collection[VideoFile]) -> bool:
     """Whether threads would be done before Ray on all cores, as far as the sizes of the files tell.
 
     On up to four cores Ray never catches up; longer runs are its own there too, as its workers may die and the run not.
@@ -38,7 +38,9 @@ def num_useful_threads() -> int:
     return min(num_usable_cores(), _MAX_THREADS)
 
 
-def encode_in_threads(items: Sequence[WorkItem], settings: EncoderSettings, num_threads: int) -> Iterator[BatchResult]:
+def encode_in_threads(
+    items: Collection[WorkItem], settings: EncoderSettings, num_threads: int
+) -> Iterator[BatchResult]:
     """Encodes videos, and yields each batch when it is done: with one thread in order, with several in any.
 
     Args:

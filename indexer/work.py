@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from indexer import schema
 from indexer.ingest.files import VideoFile
+from indexer.ingest.on_disk import OnDisk
 from indexer.phases import Spent
 from indexer.store.segments_table import SegmentFile
 
@@ -81,6 +83,34 @@ class WorkItem:
         values = json.loads(text)
         part = values["part"] and VideoPart(**values["part"])
         return cls(**{**values, "file": VideoFile(**values["file"]), "part": part})
+
+
+def in_order_of_work(files: Iterable[VideoFile], limit: int | None = None) -> OnDisk[VideoFile]:
+    """The first so many files, largest first: so all workers finish at about the same time."""
+    ordered = OnDisk(VideoFile, order=("-size_bytes", "uri"))
+    ordered.add_all(itertools.islice(files, limit))
+    return ordered
+
+
+class WorkItems(Collection[WorkItem]):
+    """The work on some files, each item made when it is its turn; largest first, and then in order of `uri`.
+
+    Args:
+        files: in this order, see `in_order_of_work`.
+        item_of: what to do about a file.
+    """
+
+    def __init__(self, files: Collection[VideoFile], item_of: Callable[[VideoFile], WorkItem]) -> None:
+        self._files, self._item_of = files, item_of
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[WorkItem]:
+        return map(self._item_of, self._files)
+
+    def __contains__(self, item: object) -> bool:
+        return isinstance(item, WorkItem) and item.file in self._files
 
 
 @dataclass(frozen=True, kw_only=True)

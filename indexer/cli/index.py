@@ -78,7 +78,7 @@ def index(
         plan, missing = plan_run(sources, into, run)
         summary = RunSummary(
             indexed=len(files_to_encode(plan, run)),
-            unchanged=len(plan.unchanged),
+            unchanged=plan.num_unchanged + plan.num_still_failed,
             failed=len(missing),
             removed=len(plan.vanished) if prune else 0,
         )

@@ -18,7 +18,7 @@ def is_manifest(path: str) -> bool:
     return path.lower().endswith(MANIFEST_EXTENSIONS)
 
 
-def read_manifest(path: str) -> list[str]:
+def read_manifest(path: str) -> Iterator[str]:
     """What the manifest lists, in its order and as it is written there; empty entries are left out.
 
     Raises:
@@ -26,16 +26,18 @@ def read_manifest(path: str) -> list[str]:
         StorageError: its bucket cannot be reached.
     """
     readers = {".txt": _read_text, ".csv": _read_table, ".tsv": _read_table, ".parquet": _read_parquet}
+    is_empty = True
     try:
-        entries = [entry.strip() for entry in readers[os.path.splitext(path)[1].lower()](path)]
+        for entry in map(str.strip, readers[os.path.splitext(path)[1].lower()](path)):
+            if entry:
+                is_empty = False
+                yield entry
     except OSError as error:
         raise SourceError(f"cannot read the manifest {path!r}: {error.strerror or error}") from error
     except csv.Error as error:
         raise SourceError(f"cannot read the manifest {path!r}: {error}; save it as one path a line") from error
-    entries = [entry for entry in entries if entry]
-    if not entries:
+    if is_empty:
         raise SourceError(f"the manifest {path!r} lists no video; write one path a line, or a column named path")
-    return entries
 
 
 def _lines(path: str) -> Iterator[str]:
@@ -81,9 +83,13 @@ def _read_parquet(path: str) -> Iterator[str]:
         with open_binary(path) as source, pyarrow.parquet.ParquetFile(source) as file:
             column = _path_column(path, file.schema_arrow.names)
             kind = file.schema_arrow.field(column).type
-            values = [value for batch in file.iter_batches(columns=[column]) for value in batch.column(0).to_pylist()]
+            for batch in file.iter_batches(columns=[column]):
+                for value in batch.column(0).drop_null().to_pylist():
+                    if not isinstance(value, str):
+                        raise SourceError(
+                            f"the column {column!r} of the manifest {path!r} holds {kind}, not text; "
+                            "store paths as text"
+                        )
+                    yield value
     except pa.ArrowException as error:
         raise SourceError(f"cannot read the manifest {path!r}: it is not a readable Parquet file") from error
-    if any(not isinstance(value, str) for value in values if value is not None):
-        raise SourceError(f"the column {column!r} of the manifest {path!r} holds {kind}, not text; store paths as text")
-    return (value for value in values if value is not None)

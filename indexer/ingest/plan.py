@@ -1,11 +1,16 @@
-"""What there is to do: the sources as listed, compared with what the ledger knows."""
+"""What there is to do: the sources as listed, compared with what the ledger knows.
+
+Both pass by in order of their names, so that neither has to be in memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from indexer.ingest.files import VideoFile
+from indexer.ingest.on_disk import OnDisk
 from indexer.ingest.sources import Listing
 from indexer.schema import FAILED, INDEXED
 
@@ -26,39 +31,76 @@ class KnownVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What there is to do. Every file of the listing is in exactly one of the first three, in order of `uri`.
+    """What there is to do. Every file of the listing is new, changed, or left alone.
 
     Attributes:
-        changed: not as it is in the ledger; or it failed before and is to be tried again.
-        unchanged: as it is in the ledger, whether indexed or failed.
+        new: in order of `uri`.
+        changed: likewise: not as it is in the ledger; or it failed before and is to be tried again.
+        num_unchanged: as they are in the ledger, which holds their moments.
+        num_still_failed: as they are in the ledger, which says that they failed.
         vanished: URIs in the ledger that these sources cover but that no longer exist, in order.
     """
 
-    new: list[VideoFile] = field(default_factory=list)
-    changed: list[VideoFile] = field(default_factory=list)
-    unchanged: list[VideoFile] = field(default_factory=list)
-    vanished: list[str] = field(default_factory=list)
+    new: OnDisk[VideoFile]
+    changed: OnDisk[VideoFile]
+    num_unchanged: int
+    num_still_failed: int
+    vanished: list[str]
 
 
-def diff(listing: Listing, known: Mapping[str, KnownVideo], *, retry_failed: bool = False) -> Plan:
+def diff(listing: Listing, known: Iterable[KnownVideo], *, retry_failed: bool = False) -> Plan:
     """Compares the fingerprint where the listing tells it, else size and modification time; and of indexed videos the
     subtitle file.
 
     Whether a file with another size or time really differs, its bytes must tell later.
+
+    Args:
+        listing: what there is.
+        known: all videos of the ledger, in order of `uri`.
+        retry_failed: failed videos count as changed.
     """
-    plan = Plan()
-    for file in listing.files:
-        before = known.get(file.uri)
-        if before is None:
-            plan.new.append(file)
-        elif _differs(file, before) or has_other_subtitles(file, before) or (retry_failed and before.status == FAILED):
-            plan.changed.append(file)
-        else:
-            plan.unchanged.append(file)
+    new, changed = OnDisk(VideoFile), OnDisk(VideoFile)
+    left_alone = Counter[str]()
+    vanished: list[str] = []
     missing = {missing.uri: missing.gone for missing in listing.missing}
-    unlisted = known.keys() - {file.uri for file in listing.files}
-    plan.vanished.extend(sorted(uri for uri in unlisted if missing.get(uri, listing.covers(uri))))
-    return plan
+    for file, before in _side_by_side(listing.files, known):
+        if before is None:
+            assert file is not None
+            new.add(file)
+        elif file is None:
+            vanished += [before.uri] if missing.get(before.uri, listing.covers(before.uri)) else []
+        elif _differs(file, before) or has_other_subtitles(file, before) or (retry_failed and before.status == FAILED):
+            changed.add(file)
+        else:
+            left_alone[before.status] += 1
+    num_still_failed = left_alone[FAILED]
+    return Plan(
+        new=new,
+        changed=changed,
+        num_unchanged=left_alone.total() - num_still_failed,
+        num_still_failed=num_still_failed,
+        vanished=vanished,
+    )
+
+
+def _side_by_side(
+    files: Iterable[VideoFile], known: Iterable[KnownVideo]
+) -> Iterator[tuple[VideoFile | None, KnownVideo | None]]:
+    """Both in order of `uri`, what is of one video together; never None and None."""
+    rest = iter(known)
+    before = next(rest, None)
+    for file in files:
+        while before is not None and before.uri < file.uri:
+            yield None, before
+            before = next(rest, None)
+        if before is None or before.uri != file.uri:
+            yield file, None
+        else:
+            yield file, before
+            before = next(rest, None)
+    while before is not None:
+        yield None, before
+        before = next(rest, None)
 
 
 def _differs(file: VideoFile, before: KnownVideo) -> bool:

@@ -1,24 +1,32 @@
-"""Which videos there are: list folders, globs, files and manifests, on this machine and in buckets."""
+"""Which videos there are: list folders, globs, files and manifests, on this machine and in buckets.
+
+There may be millions: what is found goes to a temporary file, and no more than one folder is looked at as a whole.
+"""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from indexer.errors import SourceError, StorageError
 from indexer.ingest.buckets import videos_below, videos_matching
 from indexer.ingest.files import MissingFile, VideoFile, look_at, look_at_object
 from indexer.ingest.manifests import is_manifest, read_manifest
+from indexer.ingest.on_disk import OnDisk
 from indexer.ingest.paths import has_video_extension, is_video_name, matches_glob, path_to_uri, source_path, uri_to_path
 from indexer.ingest.sidecars import Sidecars, objects_beside, sidecars_in
 from indexer.storage import ObjectPath, location
 
+# Folders of files that are named one by one, usually one folder after the other.
+_FOLDERS_REMEMBERED = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What the sources hold now, each list in order of `uri` and without duplicates.
+    """What the sources hold now, each collection in order of `uri` and without duplicates.
 
     Attributes:
         missing: what a manifest names, or a folder or glob holds under a video's name, and cannot be read; each should
@@ -28,7 +36,7 @@ class Listing:
         patterns: the globs, absolute.
     """
 
-    files: list[VideoFile]
+    files: Collection[VideoFile]
     missing: list[MissingFile] = field(default_factory=list)
     unlisted: list[MissingFile] = field(default_factory=list)
     roots: tuple[str, ...] = ()
@@ -60,10 +68,10 @@ def list_videos(sources: Sequence[str]) -> Listing:
 
 
 class NamedFiles:
-    """Looks at videos that are named one by one, with the subtitle files beside them; lists no folder twice."""
+    """Looks at videos that are named one by one, with the subtitle files beside them; remembers the last folders."""
 
     def __init__(self) -> None:
-        self._beside: dict[str, Sidecars] = {}
+        self._beside: OrderedDict[str, Sidecars] = OrderedDict()
 
     def look_at(self, path: str) -> VideoFile | MissingFile:
         """The file at a path or s3:// URI, or why it is none."""
@@ -74,9 +82,14 @@ class NamedFiles:
         if isinstance(found, MissingFile):
             return found
         folder, name = os.path.split(os.path.abspath(path))
+        return replace(found, subtitles=self._sidecars(folder).of(name))
+
+    def _sidecars(self, folder: str) -> Sidecars:
         if folder not in self._beside:
             self._beside[folder] = sidecars_in(folder)
-        return replace(found, subtitles=self._beside[folder].of(name))
+            if len(self._beside) > _FOLDERS_REMEMBERED:
+                self._beside.popitem(last=False)
+        return self._beside[folder]
 
 
 def _object_with_subtitles(where: ObjectPath) -> VideoFile | MissingFile:
@@ -93,7 +106,7 @@ class _Lister:
     """Collects what one source after another holds."""
 
     def __init__(self) -> None:
-        self._files: dict[str, VideoFile] = {}
+        self._files = OnDisk(VideoFile)
         self._missing: dict[str, MissingFile] = {}
         self._unlisted: dict[str, MissingFile] = {}
         self._roots: list[str] = []
@@ -104,10 +117,9 @@ class _Lister:
         def in_order(found: dict[str, MissingFile]) -> list[MissingFile]:
             return [found[uri] for uri in sorted(found)]
 
-        files = [self._files[uri] for uri in sorted(self._files)]
-        missing = {uri: missing for uri, missing in self._missing.items() if uri not in self._files}
+        missing = {uri: missing for uri, missing in self._missing.items() if not self._files.get(uri)}
         return Listing(
-            files=files,
+            files=self._files,
             missing=in_order(missing),
             unlisted=in_order(self._unlisted),
             roots=tuple(self._roots),
@@ -129,7 +141,7 @@ class _Lister:
             found = self._named.look_at(path)
             if isinstance(found, MissingFile):
                 raise SourceError(f"cannot index {source!r}: {found.reason}; check the path")
-            self._files[found.uri] = found
+            self._files.add(found)
 
     def _add_object(self, where: ObjectPath) -> None:
         """An object if there is one of exactly this name, else a glob, else all that lies below."""
@@ -145,31 +157,30 @@ class _Lister:
             self._add_files(videos_below(where))
             self._roots.append(f"{where}/")
 
-    def _add_files(self, found: Iterable[VideoFile | MissingFile]) -> None:
-        for file in found:
-            if isinstance(file, VideoFile):
-                self._files[file.uri] = file
-            else:
-                self._missing[file.uri] = file
+    def _add_files(self, found: Iterable[VideoFile | MissingFile]) -> int:
+        """Adds what is found one after the other, and returns how many videos that is."""
+        num_videos = 0
+
+        def videos() -> Iterator[VideoFile]:
+            nonlocal num_videos
+            for file in found:
+                if isinstance(file, VideoFile):
+                    num_videos += 1
+                    yield file
+                else:
+                    self._missing[file.uri] = file
+
+        self._files.add_all(videos())
+        return num_videos
 
     def _add_folder(self, folder: str) -> None:
-        num_others, others = 0, set()
-        num_videos, unreadable = 0, list[MissingFile]()
-        for entries in self._walk(folder):
-            sidecars = Sidecars(entries)
-            for entry in entries:
-                found = look_at(entry.path) if has_video_extension(entry.name) else None
-                if isinstance(found, VideoFile) and is_video_name(entry.path):
-                    self._files[found.uri] = replace(found, subtitles=sidecars.of(entry.name))
-                    num_videos += 1
-                elif isinstance(found, MissingFile):
-                    unreadable += [] if found.gone else [found]  # deleted since the folder was read
-                else:
-                    num_others += 1
-                    others.add(os.path.splitext(entry.name)[1] or "no extension")
+        others, unreadable = Counter[str](), list[MissingFile]()
+        num_videos = self._add_files(
+            video for entries in self._walk(folder) for video in _videos_among(entries, others, unreadable)
+        )
         if not num_videos:
             unlisted = [found for found in self._unlisted.values() if uri_to_path(found.uri).startswith(folder)]
-            raise SourceError(_nothing_in(folder, num_others, sorted(others), [*unreadable, *unlisted]))
+            raise SourceError(_nothing_in(folder, others, [*unreadable, *unlisted]))
         self._add_files(unreadable)
         self._roots.append(folder.rstrip("/") + "/")
 
@@ -202,15 +213,25 @@ class _Lister:
     def _add_glob(self, pattern: str) -> None:
         spelt_out = os.path.splitext(pattern)[1]
         any_name = bool(spelt_out) and not glob.has_magic(spelt_out)
-        paths = [path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path)]
-        found = [self._named.look_at(path) for path in paths if any_name or has_video_extension(path)]
-        videos = [video for video in found if isinstance(video, VideoFile) and (any_name or is_video_name(video.path))]
-        unreadable = [file for file in found if isinstance(file, MissingFile) and not file.gone]
-        if not videos:
-            held = f"matches {len(paths)} files, none with a video extension" if paths else "matches no file"
+        num_matching, unreadable = 0, list[MissingFile]()
+
+        def videos() -> Iterator[VideoFile]:
+            nonlocal num_matching
+            for path in glob.iglob(pattern, recursive=True):
+                if os.path.isdir(path):
+                    continue
+                num_matching += 1
+                found = self._named.look_at(path) if any_name or has_video_extension(path) else None
+                if isinstance(found, VideoFile) and (any_name or is_video_name(found.path)):
+                    yield found
+                elif isinstance(found, MissingFile) and not found.gone:
+                    unreadable.append(found)
+
+        if not self._add_files(videos()):
+            held = f"matches {num_matching} files, none with a video extension" if num_matching else "matches no file"
             held = f"matches no video that can be read: {unreadable[0].reason}" if unreadable else held
             raise SourceError(f"the pattern {pattern!r} {held}; check it, or name a folder")
-        self._add_files([*videos, *unreadable])
+        self._add_files(unreadable)
         self._patterns.append(pattern)
 
     def _add_manifest(self, manifest: str) -> None:
@@ -218,6 +239,21 @@ class _Lister:
         self._add_files(
             self._named.look_at(source_path(entry, relative_to=folder)) for entry in read_manifest(manifest)
         )
+
+
+def _videos_among(
+    entries: Sequence[os.DirEntry[str]], others: Counter[str], unreadable: list[MissingFile]
+) -> Iterator[VideoFile]:
+    """The videos of one folder. Counts its other files by their extensions, and adds the videos that cannot be read."""
+    sidecars = Sidecars(entries)
+    for entry in entries:
+        found = look_at(entry.path) if has_video_extension(entry.name) else None
+        if isinstance(found, VideoFile) and is_video_name(entry.path):
+            yield replace(found, subtitles=sidecars.of(entry.name))
+        elif isinstance(found, MissingFile):
+            unreadable += [] if found.gone else [found]  # deleted since the folder was read
+        else:
+            others[os.path.splitext(entry.name)[1] or "no extension"] += 1
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -230,12 +266,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _nothing_in(folder: str, num_others: int, others: list[str], unreadable: list[MissingFile]) -> str:
+def _nothing_in(folder: str, others: Counter[str], unreadable: list[MissingFile]) -> str:
     if unreadable:
         return f"the folder {folder!r} holds no video that can be read: {unreadable[0].reason}; check its permissions"
+    num_others = others.total()
     if not num_others:
         return f"the folder {folder!r} is empty; name a folder that holds videos"
-    kinds = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+    kinds = ", ".join(sorted(others)[:5]) + (", ..." if len(others) > 5 else "")
     files = "1 file" if num_others == 1 else f"{num_others} files, none"
     return (
         f"the folder {folder!r} holds {files}{' without' if num_others == 1 else ' with'} a video extension ({kinds}); "

@@ -181,6 +181,28 @@ def read_parquet_files(files: Sequence[str], table_schema: pa.Schema, columns: l
     return pa.concat_tables(tables) if tables else wanted.empty_table()
 
 
+def parquet_parts(files: Sequence[str], table_schema: pa.Schema, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """What `read_parquet_files` would read, some thousand rows at a time; of a bucket, a few files at a time.
+
+    Raises:
+        IndexFormatError: a file is missing or damaged.
+    """
+    wanted = pa.schema([table_schema.field(name) for name in columns])
+    for start in range(0, len(files), _BUCKET_READERS):
+        some = files[start : start + _BUCKET_READERS]
+        if is_object_uri(some[0]):
+            yield from in_parallel(lambda file: _read_as(file, wanted), some)
+        else:
+            yield from (part for file in some for part in _parts_as(file, wanted))
+
+
+def _parts_as(file: str, wanted: pa.Schema) -> Iterator[pa.Table]:
+    with opened_parquet(file) as parquet:
+        names = _names_in(parquet, wanted)
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=names, use_threads=False):
+            yield _as(pa.Table.from_batches([batch]), wanted)
+
+
 def in_parallel(read: Callable[[str], Read], files: Sequence[str]) -> list[Read]:
     """What a function reads of each file, in their order; of many files, and in a bucket, several at once."""
     if len(files) < 2 or (len(files) < _MANY_FILES and not is_object_uri(files[0])):
@@ -192,13 +214,18 @@ def in_parallel(read: Callable[[str], Read], files: Sequence[str]) -> list[Read]
 
 def _read_as(file: str, wanted: pa.Schema) -> pa.Table:
     with opened_parquet(file) as parquet:
-        there = set(parquet.schema_arrow.names)
-        names = [field.name for field in wanted if field.name in there or not field.nullable]
-        table = parquet.read(columns=names, use_threads=False)
-        arrays = [
-            table[field.name] if field.name in names else pa.nulls(table.num_rows, field.type) for field in wanted
-        ]
-        return pa.table(arrays, names=wanted.names).cast(wanted)
+        return _as(parquet.read(columns=_names_in(parquet, wanted), use_threads=False), wanted)
+
+
+def _names_in(parquet: pq.ParquetFile, wanted: pa.Schema) -> list[str]:
+    there = set(parquet.schema_arrow.names)
+    return [field.name for field in wanted if field.name in there or not field.nullable]
+
+
+def _as(table: pa.Table, wanted: pa.Schema) -> pa.Table:
+    there = set(table.column_names)
+    arrays = [table[field.name] if field.name in there else pa.nulls(table.num_rows, field.type) for field in wanted]
+    return pa.table(arrays, names=wanted.names).cast(wanted)
 
 
 def read_parquet_rows(file: str, rows: np.ndarray, columns: list[str]) -> Iterator[tuple[slice, pa.Table]]:

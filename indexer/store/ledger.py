@@ -7,7 +7,7 @@ the loser of such a race reads the new version and tries again.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from indexer.store.delta import (
     data_files,
     detail_of,
     open_delta,
+    parquet_parts,
     read_parquet_files,
 )
 
@@ -104,6 +105,19 @@ class Ledger:
         return LedgerSnapshot(
             version=table.version(), generation=_generation(table), videos=videos, is_settled=is_settled
         )
+
+    def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The newest version, some thousand videos at a time; all columns, or some.
+
+        Raises:
+            IndexFormatError: the table is missing or damaged.
+        """
+        files = data_files(open_delta(self._folder), self._folder)
+        return parquet_parts(files, schema.VIDEOS, columns or schema.VIDEOS.names)
+
+    def is_settled(self) -> bool:
+        """Whether `settle` was called."""
+        return open_delta(self._folder).transaction_version(_SETTLED) is not None
 
     def commit(self, rows: pa.Table, remove: Iterable[int] = ()) -> int:
         """Inserts or replaces the given videos, and removes others, in one atomic commit.

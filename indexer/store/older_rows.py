@@ -20,10 +20,7 @@ UNKNOWN = "?"
 def with_subtitles(store: IndexStore, ledger: LedgerSnapshot) -> pa.Table:
     """All videos of the ledger, where need be as `settle_subtitles` would leave them."""
     unsettled = _transcribed(store, ledger)
-    if unsettled is None:
-        return ledger.videos
-    told = pc.if_else(unsettled, UNKNOWN, ledger.videos["subtitles"])
-    return ledger.videos.set_column(ledger.videos.schema.get_field_index("subtitles"), "subtitles", told)
+    return ledger.videos if unsettled is None else _told(ledger, unsettled)
 
 
 def settle_subtitles(store: IndexStore) -> pa.Table:
@@ -36,10 +33,15 @@ def settle_subtitles(store: IndexStore) -> pa.Table:
     unsettled = _transcribed(store, ledger)
     if unsettled is None:
         return ledger.videos
-    videos = with_subtitles(store, ledger)
+    videos = _told(ledger, unsettled)
     store.ledger.commit(videos.filter(unsettled))
     store.ledger.settle()
     return videos
+
+
+def _told(ledger: LedgerSnapshot, unsettled: pa.Array) -> pa.Table:
+    told = pc.if_else(unsettled, UNKNOWN, ledger.videos["subtitles"])
+    return ledger.videos.set_column(ledger.videos.schema.get_field_index("subtitles"), "subtitles", told)
 
 
 def _transcribed(store: IndexStore, ledger: LedgerSnapshot) -> pa.Array | None:

@@ -165,7 +165,7 @@ def test_dry_run_says_what_will_be_done(videos, run_index, tmp_path):
     came(videos)
     plan, _ = pipeline.plan_run([str(videos)], tmp_path / "index", RunConfig())
     assert [Path(file.path).name for file in plan.changed] == ["a.mp4"]
-    assert len(plan.unchanged) == 2
+    assert plan.num_unchanged == 2
 
 
 def test_failed_video_is_not_tried_again_for_its_subtitles(videos, run_index):
