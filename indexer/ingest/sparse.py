@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import av.error
 from av.packet import Packet
 
+from indexer.ingest.coded import Coded, NotOrdinaryError
 from indexer.ingest.leeway import EXACTLY, Leeway
-from indexer.ingest.needed import Coded, NeededPackets, NotOrdinaryError
+from indexer.ingest.needed import NeededPackets
 from indexer.ingest.opened import OpenedVideo
 from indexer.ingest.sampled import DecodeEnd, SampledFrame, VideoInfo
 from indexer.ingest.step_decoder import StepDecoder

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
+from indexer.ingest.coded import NotOrdinaryError
 from indexer.ingest.container import ffmpeg_errors, open_container
 from indexer.ingest.leeway import EXACTLY, Leeway
 from indexer.ingest.linear import read_linearly
-from indexer.ingest.needed import NotOrdinaryError
 from indexer.ingest.opened import OpenedVideo
 from indexer.ingest.pixels import PixelReader
 from indexer.ingest.sampled import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexer.ingest.coded import Coded, NotOrdinaryError, Step
 from indexer.ingest.leeway import EXACTLY, Leeway
-from indexer.ingest.needed import Coded, NeededPackets, NotOrdinaryError, Step
+from indexer.ingest.needed import NeededPackets
 from indexer.ingest.timeline import MAX_HOLD_S, SamplingGrid
 
 PERIOD_S = 0.125
@@ -209,4 +210,4 @@ def test_what_is_kept_does_not_grow_with_the_length_of_a_group(leeway):
 
     for i in range(8 * 600):
         plan.push(coded(i / 8, i / 8, is_key=i == 0))
-        assert max(len(plan._held), len(plan._times), len(plan._numbers), len(plan._wanted)) < 80
+        assert max(len(plan._held), len(plan._choice._times), len(plan._numbers), len(plan._wanted)) < 80

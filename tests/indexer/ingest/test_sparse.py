@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.ingest import needed, sparse
+from indexer.ingest.coded import NotOrdinaryError
 from indexer.ingest.container import open_container
 from indexer.ingest.leeway import EXACTLY, Leeway
-from indexer.ingest.needed import NotOrdinaryError
 from indexer.ingest.opened import OpenedVideo
 from indexer.ingest.pixels import PixelReader
 from indexer.ingest.sampled import KEY_FRAMES, LINEAR, SPARSE, DecodeEnd, DecodeLimits, SampledFrame
