@@ -23,14 +23,15 @@ class FrameChoice:
     Args:
         grid: the targets.
         leeway: which frames may be taken in place of the one shown at a target.
+        moment_s: moments are [0, L), [L, 2L), ... seconds; None: all is one moment.
 
     `push` and `finish` raise NotOrdinaryError where times are out of order, or a jump went past what a target needs.
     """
 
-    def __init__(self, grid: SamplingGrid, leeway: Leeway) -> None:
+    def __init__(self, grid: SamplingGrid, leeway: Leeway, moment_s: float | None) -> None:
         self._grid = grid
         self._tolerance_s, self._earlier_s = leeway.key_frame_s, leeway.earlier_s
-        self._moment_s = leeway.moment_s
+        self._moment_s = moment_s if leeway.within_moment else None
         self._has_ended = False
         self._taken_s = -math.inf  # the frame of the target before
         self._next = 0

@@ -32,13 +32,14 @@ class NeededPackets(Generic[P]):
     Args:
         grid: the targets.
         leeway: which frames may be taken in place of the one shown at a target.
+        moment_s: moments are [0, L), [L, 2L), ... seconds; None: all is one moment.
 
     Every method raises NotOrdinaryError where the packets are out of order or decoding would have to start without a
     key frame.
     """
 
-    def __init__(self, grid: SamplingGrid, leeway: Leeway = EXACTLY) -> None:
-        self._choice = FrameChoice(grid, leeway)
+    def __init__(self, grid: SamplingGrid, leeway: Leeway = EXACTLY, moment_s: float | None = None) -> None:
+        self._choice = FrameChoice(grid, leeway, moment_s)
         self._num_given = 0
         self._num_pushed = 0
         self._from_start = True
