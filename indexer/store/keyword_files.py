@@ -23,9 +23,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from indexer.errors import IndexFormatError, StorageError
-from indexer.storage import DamagedCopyError, Location, verified_copy, write_whole
-from indexer.store.file_set import ROWS, FileSet, read_rows
+from indexer.errors import StorageError
+from indexer.storage import Location, write_whole
+from indexer.store.file_set import ROWS, FileSet, checked_files, read_rows
 from indexer.store.fts5 import TABLE, created, insert
 from indexer.store.moment_texts import MomentText
 
@@ -124,17 +124,7 @@ def open_keyword_file(folder: Location, manifest: KeywordManifest) -> KeywordFil
         IndexFormatError: a file is missing, cut short or changed.
         StorageError: its bucket cannot be reached.
     """
-    paths = {}
-    for suffix, wanted in manifest.sha256.items():
-        name = f"{manifest.name}{suffix}"
-        try:
-            paths[suffix] = verified_copy(folder / name, wanted)
-        except OSError as error:
-            raise IndexFormatError(f"the keyword file {name!r} cannot be read: {error.strerror or error}") from error
-        except DamagedCopyError as error:
-            raise IndexFormatError(
-                f"the keyword file {name!r} is damaged: its checksum differs from the one in its manifest"
-            ) from error
+    paths = checked_files("keyword file", folder, manifest.name, manifest.sha256)
     return KeywordFile(paths[".sqlite"], *read_rows(paths[ROWS]))
 
 
