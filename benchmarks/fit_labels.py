@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from benchmarks.label_tasks import Lists, concepts_in, draw_lists, figures_of, read_concepts
 from benchmarks.report import report
 from indexer import schema
-from indexer.ingest.encode import labels_seen
+from indexer.ingest.fuse import labels_seen
 from indexer.query.labels import LabelCalibration, LabelScorer
 from model.weights import load_model
 from recipes.flickr8k.data import Photographs, read_photographs, view

@@ -17,10 +17,11 @@ import pyarrow as pa
 from indexer import schema
 from indexer.config import SamplingConfig
 from indexer.errors import StorageError
-from indexer.ingest.encode import EncodedVideo, VideoEncoder, empty_row, failure
+from indexer.ingest.encode import EncodedVideo, VideoEncoder
 from indexer.ingest.files import look_at, version_of
 from indexer.ingest.frame_model import FrameModel, LocalModel
 from indexer.ingest.guard import GuardedDecoder
+from indexer.ingest.video_rows import empty_row, failure
 from indexer.phases import Stopwatch, WorkerClock
 from indexer.renamed import RenamedVideos
 from indexer.retold import RetoldVideos

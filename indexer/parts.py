@@ -19,10 +19,11 @@ from indexer import schema
 from indexer.batches import EncoderSettings
 from indexer.config import SamplingConfig
 from indexer.errors import VideoError
-from indexer.ingest.encode import MOMENTS_AT_ONCE, changed_row, failure, joined_facts
+from indexer.ingest.encode import MOMENTS_AT_ONCE
 from indexer.ingest.files import fingerprint_file
 from indexer.ingest.guard import GuardedDecoder
 from indexer.ingest.sampled import DecodeLimits, VideoInfo
+from indexer.ingest.video_rows import changed_row, failure, joined_facts
 from indexer.work import BatchResult, VideoPart, WorkItem
 
 # A video that is more than this share of one worker's work is cut up, so that no worker is left with it at the end.

@@ -26,8 +26,8 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from indexer.batches import EncoderSettings
 from indexer.errors import WorkerError
-from indexer.ingest.encode import STORED
 from indexer.ingest.frame_model import FrameModel, LocalModel
+from indexer.ingest.fuse import STORED
 from indexer.phases import Spent
 from model.errors import ModelError
 from model.weights import load_model

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from indexer import schema
 from indexer.config import RunConfig
-from indexer.ingest.encode import empty_row, failure
 from indexer.ingest.files import MissingFile, VideoFile
 from indexer.ingest.plan import Plan, has_other_subtitles
+from indexer.ingest.video_rows import empty_row, failure
 from indexer.known import known_videos
 from indexer.parts import joined_parts
 from indexer.phases import Profile

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from indexer import schema
 from indexer.config import IndexConfig
 from indexer.errors import IndexSettingsError, StorageError
-from indexer.ingest.encode import STORED, labels_seen, pad_frames
+from indexer.ingest.fuse import STORED, labels_seen, pad_frames
 from indexer.storage import Location
 from indexer.store.index import IndexStore
 from indexer.store.segments_table import SegmentFile, write_segment_file

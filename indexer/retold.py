@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 from indexer import schema
 from indexer.errors import IndexDirectoryError, VideoError
 from indexer.ingest import encode
-from indexer.ingest.encode import STORED, EncodedVideo, fuse_moments
+from indexer.ingest.encode import EncodedVideo
 from indexer.ingest.files import VideoFile, fingerprint_file
 from indexer.ingest.frame_model import FrameModel
+from indexer.ingest.fuse import STORED, fuse_moments
 from indexer.ingest.segments import window_of
 from indexer.ingest.transcripts import Transcript, read_transcript, text_between
 from indexer.store.snapshot import Snapshot

@@ -62,22 +62,12 @@ def search(
     leave_pandas_out()
     from indexer.query.diversity import Diversity
     from indexer.query.filters import Filters
-    from indexer.query.inputs import check_k, check_query
-    from indexer.query.syntax import parse_query
+    from indexer.query.inputs import check_k
 
-    if [query, queries, like].count(None) != 2:
-        raise UsageError(
-            "give either a query, --queries FILE or --like FILE|SEGMENT_ID, "
-            'for example: videobert search my-index "a dog"'
-        )
-    if queries is not None and not json:
-        raise UsageError("--queries prints one JSON object a line: add --json")
+    _require_one_kind(query, queries, like, json)
     check_k(k)
     diversity = Diversity(per_video=per_video, collapse=not show_alike)
-    asked = _read_lines(queries) if queries is not None else [query] if query is not None else []
-    texts = [check_query(text) for text in asked]
-    for text in texts:
-        parse_query(text)
+    texts = _texts(query, queries)
     filters = Filters(
         video=video,
         in_video=in_video,
@@ -99,8 +89,8 @@ def search(
 
     opened = VideoIndex.open(index)
     if like is not None:
-        example = int(like) if like.isdecimal() and not Path(like).exists() else like
-        _print_result(opened.search_like(example, k, where=filters, diversity=diversity), opened.num_segments, json)
+        result = opened.search_like(_example(like), k, where=filters, diversity=diversity)
+        _print_result(result, opened.num_segments, json)
     for start in range(0, len(texts), _QUERIES_PER_BATCH):
         batch = texts[start : start + _QUERIES_PER_BATCH]
         for result in opened.search_many(batch, k, where=filters, diversity=diversity):
@@ -154,6 +144,33 @@ def _by_head(target: str, head: str, model: str) -> list[ClassifiedMoment]:
     from indexer import VideoIndex
 
     return classify_index(VideoIndex.open(target), head)
+
+
+def _require_one_kind(query: str | None, queries: str | None, like: str | None, json: bool) -> None:
+    if [query, queries, like].count(None) != 2:
+        raise UsageError(
+            "give either a query, --queries FILE or --like FILE|SEGMENT_ID, "
+            'for example: videobert search my-index "a dog"'
+        )
+    if queries is not None and not json:
+        raise UsageError("--queries prints one JSON object a line: add --json")
+
+
+def _texts(query: str | None, queries: str | None) -> list[str]:
+    """All that is asked in words, checked before the index is opened."""
+    from indexer.query.inputs import check_query
+    from indexer.query.syntax import parse_query
+
+    asked = _read_lines(queries) if queries is not None else [query] if query is not None else []
+    texts = [check_query(text) for text in asked]
+    for text in texts:
+        parse_query(text)
+    return texts
+
+
+def _example(like: str) -> int | str:
+    """A moment's id or a file's name."""
+    return int(like) if like.isdecimal() and not Path(like).exists() else like
 
 
 def _read_lines(path: str) -> list[str]:

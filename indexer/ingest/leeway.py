@@ -17,14 +17,13 @@ class Leeway:
         key_frame_s: a key frame so near to a target, before or after it, is taken in place of the frame shown then.
         earlier_s: before a key frame that the next target takes, a target takes one of the frames shown in the last so
             many seconds, so that what follows in its group need not be decoded: the one that the target before took, or
-            else the one decoded first.
-        moment_s: no frame taken for these reasons lies outside of the moment, [0, L), [L, 2L), ..., of its target.
-            None: wherever it is.
+            else the one decoded first. For a `key_frame_s` of at most the time between two targets.
+        within_moment: no frame taken for these reasons lies outside of the moment of its target.
     """
 
     key_frame_s: float = 0.0
     earlier_s: float = 0.0
-    moment_s: float | None = None
+    within_moment: bool = False
 
 
 EXACTLY = Leeway()
@@ -35,6 +34,6 @@ def leeway_of(sampling: SamplingConfig) -> Leeway:
     period_s = 1 / sampling.frame_rate_hz
     return {
         "exact": EXACTLY,
-        "auto": Leeway(key_frame_s=period_s, earlier_s=period_s, moment_s=sampling.segment_length_s),
+        "auto": Leeway(key_frame_s=period_s, earlier_s=period_s, within_moment=True),
         "keyframes": Leeway(key_frame_s=_FURTHEST_KEY_FRAME_S),
     }[sampling.mode or DEFAULT_SAMPLING_MODE]

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import av.error
 from av.packet import Packet
 
+from indexer.ingest.coded import Coded, NotOrdinaryError
 from indexer.ingest.leeway import EXACTLY, Leeway
-from indexer.ingest.needed import Coded, NeededPackets, NotOrdinaryError
+from indexer.ingest.needed import NeededPackets
 from indexer.ingest.opened import OpenedVideo
 from indexer.ingest.sampled import DecodeEnd, SampledFrame, VideoInfo
 from indexer.ingest.step_decoder import StepDecoder
@@ -34,27 +35,28 @@ def can_read_sparsely(video: OpenedVideo) -> bool:
 
 
 def read_sparsely(
-    video: OpenedVideo, grid: SamplingGrid, leeway: Leeway = EXACTLY, *, seek: bool
+    video: OpenedVideo, grid: SamplingGrid, leeway: Leeway = EXACTLY, moment_s: float | None = None, *, seek: bool
 ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
     """The stream of `video.read_video`.
 
     Args:
+        leeway, moment_s: see `NeededPackets`.
         seek: whether to jump to key frames far ahead, where the container has a list of them.
 
     Raises:
         NotOrdinaryError: the file is not as it should be; what was given so far is right.
     """
-    yield from _SparseReading(video, grid, leeway, seek).read()
+    yield from _SparseReading(video, grid, NeededPackets(grid, leeway, moment_s), seek).read()
 
 
 class _SparseReading:
-    def __init__(self, video: OpenedVideo, grid: SamplingGrid, leeway: Leeway, seek: bool) -> None:
+    def __init__(self, video: OpenedVideo, grid: SamplingGrid, needed: NeededPackets[Packet], seek: bool) -> None:
         if video.origin_s is None or not can_read_sparsely(video):
             raise NotOrdinaryError("packets of this kind do not say when their frames are shown")
         self._video = video
         self._grid = grid
         self._origin_s = video.origin_s
-        self._needed: NeededPackets[Packet] = NeededPackets(grid, leeway)
+        self._needed = needed
         self._decoder = StepDecoder(video)
         self._may_seek = seek and video.container.format.name in (_MP4, _MATROSKA)
         self._list_is_unread = video.container.format.name == _MATROSKA

@@ -11,7 +11,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from indexer.ingest.needed import NotOrdinaryError, Step
+from indexer.ingest.coded import NotOrdinaryError, Step
 from indexer.ingest.opened import OpenedVideo
 from indexer.ingest.sampled import KEY_FRAMES, LINEAR, SPARSE, SampledFrame, VideoInfo
 

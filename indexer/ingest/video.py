@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
+from indexer.ingest.coded import NotOrdinaryError
 from indexer.ingest.container import ffmpeg_errors, open_container
 from indexer.ingest.leeway import EXACTLY, Leeway
 from indexer.ingest.linear import read_linearly
-from indexer.ingest.needed import NotOrdinaryError
 from indexer.ingest.opened import OpenedVideo
 from indexer.ingest.pixels import PixelReader
 from indexer.ingest.sampled import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo
@@ -49,8 +49,8 @@ def read_video(
         start_s, end_s: only targets in [start_s, end_s), seconds; each gets the frame that a whole read gives it. None
             means the end of the video. A range without targets gives VideoInfo and DecodeEnd alone.
         leeway: which frames may be taken in place of the one shown at a target, so that less need be decoded.
-        moment_s: the last frame of each moment, [0, L), [L, 2L), ..., carries a thumbnail of the one nearest its middle
-            that is not nearly of one colour. None: no thumbnails.
+        moment_s: moments are [0, L), [L, 2L), ... seconds. The last frame of each carries a thumbnail of the one
+            nearest its middle that is not nearly of one colour. None: all is one moment, without a thumbnail.
         on_packet: called for every packet read from the file, sound included.
 
     Raises:
@@ -59,7 +59,8 @@ def read_video(
     """
     reader = PixelReader(size_px)
     grid = partial(SamplingGrid, frame_rate_hz, start_s=start_s, end_s=end_s)
-    stream = _best_way(path, grid, leeway, reader, limits, on_packet)
+    sparsely = partial(read_sparsely, leeway=leeway, moment_s=moment_s)
+    stream = _best_way(path, grid, sparsely, reader, limits, on_packet)
     for item in stream if moment_s is None else with_thumbnails(stream, reader, moment_s):
         yield replace(item, resize_s=reader.spent_s) if isinstance(item, DecodeEnd) else item
 
@@ -67,7 +68,7 @@ def read_video(
 def _best_way(
     path: str,
     new_grid: Callable[[], SamplingGrid],
-    leeway: Leeway,
+    sparsely: Callable[..., Iterator[VideoInfo | SampledFrame | DecodeEnd]],
     reader: PixelReader,
     limits: DecodeLimits,
     on_packet: Callable[[], None] | None,
@@ -80,7 +81,7 @@ def _best_way(
             video = OpenedVideo(container, limits, reader, on_packet)
             sparse = sparse and can_read_sparsely(video)
             grid = new_grid()
-            stream = read_sparsely(video, grid, leeway, seek=seek) if sparse else read_linearly(video, grid)
+            stream = sparsely(video, grid, seek=seek) if sparse else read_linearly(video, grid)
             try:
                 yield from reached.rest_of(stream)
                 return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexer.errors import IndexSettingsError
+from indexer.ingest.fuse import STORED
 from indexer.query.results import Classification, ClassifiedMoment
 from indexer.query.single_video import encode_file
 from indexer.query.video_index import VideoIndex
@@ -19,7 +20,6 @@ from model.facts import frames_alike, frames_fingerprint
 if TYPE_CHECKING:
     from model.classifier import Classifier
 
-_STORED = np.dtype("<f2")
 _MOMENTS_PER_BATCH = 256
 
 
@@ -58,17 +58,7 @@ def classify_video_by_head(path: str | Location, head: str | Path, model: str) -
     _require_alike(classifier, head, frames_fingerprint(model), f"--model is {model!r}")
     encoded = encode_file(path, model)
     scores = _scores(classifier, encoded.segments, encoded.model.feature_shape)
-    return [
-        ClassifiedMoment.of(
-            classifier.labels,
-            row,
-            video=encoded.uri,
-            start_s=segment["start_s"],
-            end_s=segment["end_s"],
-            segment_id=segment["segment_id"],
-        )
-        for segment, row in zip(encoded.segments, scores, strict=True)
-    ]
+    return encoded.classified(classifier.labels, scores)
 
 
 def _load(head: str | Path) -> Classifier:
@@ -94,7 +84,7 @@ def _scores(classifier: Classifier, moments: Sequence[Mapping[str, Any]], shape:
     mask = np.zeros(features.shape[:2], bool)
     for row, moment in enumerate(moments):
         count = moment["num_frames"]
-        features[row, :count] = np.frombuffer(moment["frame_features"], _STORED).reshape(count, *shape)
+        features[row, :count] = np.frombuffer(moment["frame_features"], STORED).reshape(count, *shape)
         mask[row, :count] = True
     scores: np.ndarray = classifier.scores(torch.from_numpy(features), torch.from_numpy(mask)).numpy()
     scores[~mask.any(axis=1)] = np.eye(scores.shape[1], dtype=np.float32)[-1]

@@ -15,7 +15,8 @@ from indexer.query.moments import Hit, MergedHit, merge_hits
 from indexer.query.neighbours import missing_neighbours
 from indexer.query.results import AlikeMoment, Label, Moment, SearchResult
 from indexer.query.syntax import ParsedQuery
-from indexer.store.keywords import any_of, moment_texts, snippets
+from indexer.store.keywords import any_of, snippets
+from indexer.store.moment_texts import moment_texts
 from indexer.store.snapshot import Snapshot
 
 # How many segments a moment is allowed to swallow before more are fetched.

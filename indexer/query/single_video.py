@@ -44,17 +44,7 @@ def classify_video(
     seen = pa.array([segment["labels"] for segment in encoded.segments], type=schema.LABELS_TYPE)
     loaded = encoded.model
     scores = LabelScorer(names, loaded.text_encoder, model, loaded.fingerprint).score(embeddings, seen)
-    return [
-        ClassifiedMoment.of(
-            names,
-            row,
-            video=encoded.uri,
-            start_s=segment["start_s"],
-            end_s=segment["end_s"],
-            segment_id=segment["segment_id"],
-        )
-        for segment, row in zip(encoded.segments, scores, strict=True)
-    ]
+    return encoded.classified(names, scores)
 
 
 class EncodedFile(NamedTuple):
@@ -63,6 +53,20 @@ class EncodedFile(NamedTuple):
     uri: str
     segments: list[dict[str, Any]]
     model: VideoTextModel
+
+    def classified(self, labels: Sequence[str], scores: np.ndarray) -> list[ClassifiedMoment]:
+        """Scores float32 [N, L + 1] of the moments as they are returned."""
+        return [
+            ClassifiedMoment.of(
+                labels,
+                row,
+                video=self.uri,
+                start_s=segment["start_s"],
+                end_s=segment["end_s"],
+                segment_id=segment["segment_id"],
+            )
+            for segment, row in zip(self.segments, scores, strict=True)
+        ]
 
 
 def encode_file(path: str | Location, model: str, sampling: SamplingConfig | None = None) -> EncodedFile:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from indexer.errors import IndexSettingsError, UnknownMomentError, UsageError
+from indexer.errors import UnknownMomentError, UsageError
 from indexer.ingest.paths import uri_to_path
 from indexer.query.calibration import Calibration
 from indexer.query.diversity import Diversity
 from indexer.query.filters import Filters
+from indexer.query.index_model import require_model, text_encoder_of
 from indexer.query.inputs import check_k, check_labels, check_query
 from indexer.query.results import Classification, SearchResult
 from indexer.query.search import Searcher
@@ -22,8 +23,6 @@ from indexer.storage import Location
 from indexer.store.index import IndexStore
 from indexer.store.moment_vectors import Coverage
 from indexer.store.snapshot import Snapshot
-from model.errors import ModelError
-from model.weights import load_text_encoder, model_facts
 
 if TYPE_CHECKING:
     from indexer.query.labels import LabelScorer
@@ -213,7 +212,7 @@ class VideoIndex:
         else:
             from indexer.query.single_video import encode_example
 
-            self._require_model()
+            require_model(self._snapshot.config)
             vector = encode_example(example, self.model, self._snapshot.config.sampling)
         searcher = Searcher(self._snapshot, self._example_calibration, allowed, diversity)
         return searcher.answer([asked], [ParsedQuery(text="", plain="")], vector[None], k)[0]
@@ -328,24 +327,7 @@ class VideoIndex:
 
     @functools.cached_property
     def _text_encoder(self) -> Any:
-        self._require_model()
-        try:
-            return load_text_encoder(self.model)
-        except ModelError as error:
-            raise IndexSettingsError(f"the model of this index cannot be loaded: {error}") from error
-
-    def _require_model(self) -> None:
-        """Raises IndexSettingsError unless the installed model is the one that the index was made with."""
-        config = self._snapshot.config
-        try:
-            installed = model_facts(config.model).fingerprint
-        except ModelError as error:
-            raise IndexSettingsError(f"the model of this index cannot be loaded: {error}") from error
-        if installed != config.model_fingerprint:
-            raise IndexSettingsError(
-                f"the index was made with model {config.model!r} of fingerprint {config.model_fingerprint[:12]}, "
-                f"the installed one is {installed[:12]}: install the version that made it, or index into a new folder"
-            )
+        return text_encoder_of(self._snapshot.config)
 
     @functools.cached_property
     def _example_calibration(self) -> Calibration:

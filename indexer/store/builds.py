@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from indexer.storage import Location
-from indexer.store.keywords import build_keyword_file, delete_other_keywords
+from indexer.store.keyword_files import build_keyword_file, delete_other_keywords
 from indexer.store.moment_vectors import Coverage
 from indexer.store.snapshot import Snapshot
 from indexer.store.tuning import text_queries

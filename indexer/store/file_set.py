@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from indexer.storage import Location, new_file
+from indexer.errors import IndexFormatError
+from indexer.storage import DamagedCopyError, Location, new_file, verified_copy
 
 ROWS = ".rows.parquet"
 
@@ -46,6 +47,37 @@ class FileSet:
         """Writes int64 [N] and string [N], the moments that the rows are."""
         with self.file(ROWS) as path:
             pq.write_table(pa.table({"segment_id": segment_ids, "batch_id": batch_ids}), path, compression="zstd")
+
+
+def checked_file(what: str, path: Location, sha256: str, *, said_in: str, read_all: bool = False) -> Path:
+    """A copy on this machine, its checksum compared: see `verified_copy`.
+
+    Args:
+        what: the kind of file, for the error.
+        said_in: what the checksum is from, likewise.
+
+    Raises:
+        IndexFormatError: the file is missing, cut short or changed.
+        StorageError: its bucket cannot be reached.
+    """
+    try:
+        return verified_copy(path, sha256, read_all=read_all)
+    except OSError as error:
+        raise IndexFormatError(f"the {what} {path.name!r} cannot be read: {error.strerror or error}") from error
+    except DamagedCopyError as error:
+        raise IndexFormatError(
+            f"the {what} {path.name!r} is damaged: its checksum differs from the one in {said_in}"
+        ) from error
+
+
+def checked_files(
+    what: str, folder: Location, name: str, sha256: dict[str, str], *, read_all: bool = False
+) -> dict[str, Path]:
+    """The files of one name, by suffix, checked against the checksums of their manifest as `checked_file` does."""
+    return {
+        suffix: checked_file(what, folder / f"{name}{suffix}", wanted, said_in="its manifest", read_all=read_all)
+        for suffix, wanted in sha256.items()
+    }
 
 
 def read_rows(path: Path) -> tuple[np.ndarray, pa.DictionaryArray]:

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from indexer.errors import IndexFormatError, StorageError
-from indexer.storage import DamagedCopyError, Location, verified_copy, write_whole
+from indexer.storage import Location, write_whole
+from indexer.store.file_set import checked_file
 from indexer.store.segment_keys import SegmentKeys, joined, read_keys, sorted_by_file
 
 # The number of the format: files of another one are passed over, and are written anew.
@@ -157,14 +158,8 @@ def open_key_file(path: Location, segments_folder: Location, *, read_all: bool =
         IndexFormatError: it is missing, cut short or changed.
         StorageError: its bucket cannot be reached.
     """
-    try:
-        copy = verified_copy(path, path.name.removesuffix(_SUFFIX).rsplit("-", 1)[-1], read_all=read_all)
-    except OSError as error:
-        raise IndexFormatError(f"the key file {path.name!r} cannot be read: {error.strerror or error}") from error
-    except DamagedCopyError as error:
-        raise IndexFormatError(
-            f"the key file {path.name!r} is damaged: its checksum differs from the one in its name"
-        ) from error
+    sha256 = path.name.removesuffix(_SUFFIX).rsplit("-", 1)[-1]
+    copy = checked_file("key file", path, sha256, said_in="its name", read_all=read_all)
     with pa.memory_map(str(copy)) as source, pa.ipc.open_file(source) as reader:
         row = reader.get_batch(0)
     columns = {name: row[name].values for name in _SCHEMA.names}

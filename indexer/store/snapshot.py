@@ -13,15 +13,10 @@ from indexer.config import IndexConfig
 from indexer.errors import IndexFormatError
 from indexer.storage import Location
 from indexer.store.delta import read_parquet_rows
-from indexer.store.keywords import (
-    KeywordCoverage,
-    Keywords,
-    MomentText,
-    list_keyword_manifests,
-    moment_texts,
-    open_keyword_file,
-)
+from indexer.store.keyword_files import list_keyword_manifests, open_keyword_file
+from indexer.store.keywords import KeywordCoverage, Keywords
 from indexer.store.ledger import LedgerSnapshot
+from indexer.store.moment_texts import MomentText, moment_texts
 from indexer.store.moment_vectors import Coverage, MomentVectors
 from indexer.store.row_reader import RowReader
 from indexer.store.segment_rows import SegmentRows

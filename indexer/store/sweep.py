@@ -17,7 +17,7 @@ from indexer.errors import IndexDirectoryError, StorageError
 from indexer.storage import Location, create_whole
 from indexer.store.delta import data_files, detail_of, open_delta
 from indexer.store.index import IndexStore
-from indexer.store.keywords import list_keyword_manifests
+from indexer.store.keyword_files import list_keyword_manifests
 from indexer.store.vectors import list_manifests
 
 # Half-written files of processes that died; what is finished has another name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def build_vector_file(
     kind = kind or kind_for(len(segment_ids), dim)
     name = f"v{ledger_version:012d}-{uuid.uuid4().hex[:8]}"
     files = FileSet(folder, name)
-    try:
+    with _nothing_left_of(folder, name):
         folder.mkdir(exist_ok=True)
         if kind == FLAT:
             facts = _write_flat(files, parts, len(segment_ids), dim)
@@ -82,13 +82,20 @@ def build_vector_file(
             **facts,
         )
         write_whole(folder / f"{name}.json", json.dumps(asdict(manifest), indent=1).encode())
+    return manifest
+
+
+@contextlib.contextmanager
+def _nothing_left_of(folder: Location, name: str) -> Iterator[None]:
+    """Deletes the files of a name where the block fails; a failed write becomes a StorageError."""
+    try:
+        yield
     except BaseException as error:
         with contextlib.suppress(OSError, StorageError):  # what is left has no manifest: nobody reads it
             delete_files(folder, name)
         if not isinstance(error, OSError):
             raise
         raise StorageError(f"the vectors could not be written to {str(folder)!r}: {error.strerror or error}") from error
-    return manifest
 
 
 def _write_flat(files: FileSet, parts: Iterable[np.ndarray], num: int, dim: int) -> dict[str, Any]:

@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from indexer.errors import IndexFormatError
-from indexer.storage import DamagedCopyError, Location, verified_copy
+from indexer.storage import Location
 from indexer.store.ann import flat_vectors, nearest, nearest_of, rank_candidates
-from indexer.store.file_set import ROWS, read_rows
+from indexer.store.file_set import ROWS, checked_files, read_rows
 from indexer.store.inverted_file import InvertedFile, Selection
 from indexer.store.stored_vectors import StoredVectors
 
@@ -191,17 +190,7 @@ def open_vector_file(folder: Location, manifest: VectorManifest, *, read_all: bo
         IndexFormatError: a file is missing, cut short or changed.
         StorageError: its bucket cannot be reached.
     """
-    paths = {}
-    for suffix, wanted in manifest.sha256.items():
-        name = f"{manifest.name}{suffix}"
-        try:
-            paths[suffix] = verified_copy(folder / name, wanted, read_all=read_all)
-        except OSError as error:
-            raise IndexFormatError(f"the vector file {name!r} cannot be read: {error.strerror or error}") from error
-        except DamagedCopyError as error:
-            raise IndexFormatError(
-                f"the vector file {name!r} is damaged: its checksum differs from the one in its manifest"
-            ) from error
+    paths = checked_files("vector file", folder, manifest.name, manifest.sha256, read_all=read_all)
     keys = read_rows(paths[ROWS])
     if manifest.kind == FLAT:
         read = functools.partial(flat_vectors, _mapped(paths[".faiss"]), manifest.num_vectors, manifest.dim)

@@ -15,7 +15,7 @@ from indexer.storage import Location
 from indexer.store.delta import open_delta, read_parquet_files
 from indexer.store.index import IndexStore
 from indexer.store.key_files import list_key_files, open_key_file
-from indexer.store.keywords import list_keyword_manifests
+from indexer.store.keyword_files import list_keyword_manifests
 from indexer.store.segment_keys import joined, read_keys
 from indexer.store.snapshot import Snapshot
 from indexer.store.vectors import list_manifests, open_vector_file

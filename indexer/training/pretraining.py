@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from indexer.errors import IndexSettingsError, UsageError
+from indexer.ingest.fuse import STORED
 from indexer.store.index import IndexStore
 from indexer.store.snapshot import Snapshot
 from indexer.training.dataset import FeatureSet, FeatureWriter
@@ -25,7 +26,6 @@ from model.videobert import VideoBert
 from model.visual_vocabulary import VisualVocabulary
 
 VOCABULARY = "vocabulary.safetensors"
-_STORED = np.dtype("<f2")
 _MOST_VOCABULARY_FRAMES = 200_000  # a sample is enough to place the centroids
 _FRAMES_PER_WORD = 20
 _MOST_BRANCHES, _MOST_LEVELS = 12, 4  # the paper's
@@ -79,7 +79,7 @@ def write_moments(folder: Path, snapshot: Snapshot, held_out_share: float, seed:
     for file_rows, table in snapshot.read_file_by_file(["frame_times_s", "frame_features", "transcript"]):
         for row, values in zip(file_rows, table.to_pylist(), strict=True):
             if (item := int(item_of_row[row])) >= 0:
-                features = np.frombuffer(values["frame_features"], _STORED).reshape(-1, *shape)
+                features = np.frombuffer(values["frame_features"], STORED).reshape(-1, *shape)
                 writer.put(item, Features(features, np.array(values["frame_times_s"], np.float32)))
                 transcripts[item] = [values["transcript"]] if values["transcript"] else []
     writer.close()

@@ -31,7 +31,7 @@ from indexer.store import vectors
 from indexer.store.compact import compact
 from indexer.store.delta import data_files, open_delta
 from indexer.store.index import IndexStore
-from indexer.store.keywords import list_keyword_manifests
+from indexer.store.keyword_files import list_keyword_manifests
 from indexer.store.vectors import list_manifests
 from indexer.store.verify import verify
 from model.checkpoint import save_checkpoint
@@ -179,7 +179,7 @@ LEDGER_COMMIT = "indexer.store.ledger:Ledger.commit"
 PART = "indexer.store.file_set:_checksum"
 VECTOR_MANIFEST = "indexer.store.vector_writer:write_whole"
 TUNING = "indexer.store.vector_writer:_Tuning.of"
-KEYWORD_MANIFEST = "indexer.store.keywords:write_whole"
+KEYWORD_MANIFEST = "indexer.store.keyword_files:write_whole"
 
 
 def around(verb: str, where: str, times: int = 1) -> list[Kill]:
@@ -226,7 +226,7 @@ BUILDING_POINTS = [
     *around("ivf", TUNING),
     *(Kill("ivf", PART, nth=n) for n in (1, 2, 3)),
     *around("ivf", VECTOR_MANIFEST),
-    *around("fresh", "indexer.store.keywords:_insert"),
+    *around("fresh", "indexer.store.keyword_files:insert"),
     *(Kill("fresh", PART, nth=n) for n in (3, 4)),
     *around("fresh", KEYWORD_MANIFEST),
     Kill("update", "indexer.store.builds:delete_other_keywords", "before"),

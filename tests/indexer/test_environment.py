@@ -91,7 +91,7 @@ def assert_sound(index: Path) -> None:
         "indexer.store.ledger:Ledger.commit",
         "indexer.store.builds:build_vector_file",
         _slow("indexer.store.vector_writer:_write_npy"),
-        _slow("indexer.store.keywords:_database"),
+        _slow("indexer.store.keyword_files:_database"),
     ],
 )
 def test_full_disk_stops_the_run_and_the_next_goes_on(

@@ -7,7 +7,7 @@ import pytest
 
 from indexer import schema
 from indexer.config import IndexConfig
-from indexer.ingest.encode import empty_row, failure
+from indexer.ingest.video_rows import empty_row, failure
 from indexer.known import known_videos, known_videos_unchanged
 from indexer.store import delta
 from indexer.store.index import IndexStore

@@ -10,7 +10,7 @@ import pytest
 
 from indexer import ray_shared_model
 from indexer.errors import WorkerError
-from indexer.ingest.encode import STORED
+from indexer.ingest.fuse import STORED
 from indexer.ray_shared_model import SharedModel, SharedModelClient, start_shared_models
 from model.runtime import GPU_BATCH_SIZES
 from model.weights import load_model

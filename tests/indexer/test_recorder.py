@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from indexer import schema
 from indexer.config import IndexConfig, RunConfig
-from indexer.ingest.encode import empty_row, failure
+from indexer.ingest.video_rows import empty_row, failure
 from indexer.recorder import Recorder
 from indexer.store.index import IndexStore
 from indexer.work import BatchResult

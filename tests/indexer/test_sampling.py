@@ -10,10 +10,11 @@ import pytest
 from indexer import schema
 from indexer.config import IndexConfig, SamplingConfig
 from indexer.errors import IndexSettingsError, UsageError
-from indexer.ingest.encode import VideoEncoder, joined_facts
+from indexer.ingest.encode import VideoEncoder
 from indexer.ingest.files import look_at
 from indexer.ingest.guard import GuardedDecoder
 from indexer.ingest.leeway import leeway_of
+from indexer.ingest.video_rows import joined_facts
 from indexer.store.index import IndexStore
 from model.weights import load_model
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from indexer.ingest.coded import Coded, NotOrdinaryError, Step
 from indexer.ingest.leeway import EXACTLY, Leeway
-from indexer.ingest.needed import Coded, NeededPackets, NotOrdinaryError, Step
+from indexer.ingest.needed import NeededPackets
 from indexer.ingest.timeline import MAX_HOLD_S, SamplingGrid
 
 PERIOD_S = 0.125
@@ -46,8 +47,8 @@ def films(draw):
     return [coded(times_s[p], decode_s[i], is_key=i in keys) for i, p in enumerate(positions)]
 
 
-def run(packets, grid, leeway=EXACTLY):
-    plan = NeededPackets(grid, leeway)
+def run(packets, grid, leeway=EXACTLY, moment_s=None):
+    plan = NeededPackets(grid, leeway, moment_s)
     return [step for packet in packets for step in plan.push(packet)] + plan.finish()
 
 
@@ -59,9 +60,9 @@ def shown_at(packets, target_s):
     return last if last and target_s < min(end_s, last.time_s + MAX_HOLD_S) else None
 
 
-def expected(packets, rate_hz, start_s, end_s, leeway=EXACTLY):
+def expected(packets, rate_hz, start_s, end_s, leeway=EXACTLY, moment_s=math.inf):
     """{target: time of its frame}"""
-    tolerance_s, moment_s = leeway.key_frame_s, leeway.moment_s or math.inf
+    tolerance_s = leeway.key_frame_s
     keys = [packet.time_s for packet in packets if packet.is_key]
 
     def near_key(target_s):
@@ -86,16 +87,15 @@ def expected(packets, rate_hz, start_s, end_s, leeway=EXACTLY):
             if not is_last:
                 found[target_s] = shown.time_s
             elif found[target_s] is None:
-                found[target_s] = earlier(packets, target_s, shown, before_s, leeway)
+                found[target_s] = earlier(packets, target_s, shown, before_s, leeway, moment_s)
     return found
 
 
-def earlier(packets, target_s, shown, before_s, leeway):
+def earlier(packets, target_s, shown, before_s, leeway, moment_s):
     """Of the frames of the last while, none from before the key frame or the moment: that of the target before, or the
     one decoded first."""
     if not leeway.earlier_s:
         return shown.time_s
-    moment_s = leeway.moment_s or math.inf
     key_s = max(packet.time_s for packet in packets if packet.is_key and packet.time_s <= shown.time_s)
     earliest = shown_or_last(packets, target_s - leeway.earlier_s)
     nearby = [
@@ -138,15 +138,18 @@ def require_decodable(packets, steps: list[Step]):
         Leeway,
         key_frame_s=st.sampled_from([0.0, 0.3, 5.0]),
         earlier_s=st.sampled_from([0.0, 0.3, 2.0]),
-        moment_s=st.sampled_from([None, 3.0]),
+        within_moment=st.booleans(),
     ),
+    moment_s=st.sampled_from([None, 3.0]),
 )
-def test_every_target_gets_its_frame_and_can_be_decoded(packets, rate_hz, start_s, length_s, leeway):
+def test_every_target_gets_its_frame_and_can_be_decoded(packets, rate_hz, start_s, length_s, leeway, moment_s):
+    assume(not leeway.earlier_s or leeway.key_frame_s <= 1 / rate_hz)
     end_s = start_s + length_s
-    steps = run(packets, SamplingGrid(rate_hz, start_s=start_s, end_s=end_s), leeway)
+    steps = run(packets, SamplingGrid(rate_hz, start_s=start_s, end_s=end_s), leeway, moment_s)
 
     served = {target_s: step.coded.time_s for step in steps for target_s in step.targets}
-    wanted = expected(packets, rate_hz, start_s, end_s, leeway)
+    within_s = moment_s if moment_s and leeway.within_moment else math.inf
+    wanted = expected(packets, rate_hz, start_s, end_s, leeway, within_s)
     if expected(packets, rate_hz, 0, math.inf):  # else the video is too short and gives its last frame
         assert served == wanted
     require_decodable(packets, steps)
@@ -209,4 +212,4 @@ def test_what_is_kept_does_not_grow_with_the_length_of_a_group(leeway):
 
     for i in range(8 * 600):
         plan.push(coded(i / 8, i / 8, is_key=i == 0))
-        assert max(len(plan._held), len(plan._times), len(plan._numbers), len(plan._wanted)) < 80
+        assert max(len(plan._held), len(plan._choice._times), len(plan._numbers), len(plan._wanted)) < 80

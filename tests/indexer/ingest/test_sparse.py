@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.ingest import needed, sparse
+from indexer.ingest.coded import NotOrdinaryError
 from indexer.ingest.container import open_container
 from indexer.ingest.leeway import EXACTLY, Leeway
-from indexer.ingest.needed import NotOrdinaryError
 from indexer.ingest.opened import OpenedVideo
 from indexer.ingest.pixels import PixelReader
 from indexer.ingest.sampled import KEY_FRAMES, LINEAR, SPARSE, DecodeEnd, DecodeLimits, SampledFrame
@@ -156,9 +156,10 @@ def test_range_gives_the_frames_shown_at_its_targets(films, case, rate_hz, start
 def sparse_only(path, rate_hz, **arguments):
     """What `read_sparsely` does by itself, without a fall-back."""
     seek, leeway = arguments.pop("seek", True), arguments.pop("leeway", EXACTLY)
+    moment_s = arguments.pop("moment_s", None)
     with open_container(path) as container:
         video = OpenedVideo(container, DecodeLimits(), PixelReader(32), None)
-        _, *frames, end = read_sparsely(video, SamplingGrid(rate_hz, **arguments), leeway, seek=seek)
+        _, *frames, end = read_sparsely(video, SamplingGrid(rate_hz, **arguments), leeway, moment_s, seek=seek)
         return frames, end
 
 
@@ -211,7 +212,7 @@ def test_near_key_frame_is_taken_in_place_of_the_frame_shown(films, case, tolera
     assert end.plan == KEY_FRAMES if tolerance_s == 30 else end.num_decoded <= end.num_coded
 
 
-THRIFTY = Leeway(key_frame_s=1.0, earlier_s=1.0, moment_s=3.0)
+THRIFTY = {"leeway": Leeway(key_frame_s=1.0, earlier_s=1.0, within_moment=True), "moment_s": 3.0}
 
 
 @pytest.mark.parametrize("case", sorted(set(CASES) - UNUSUAL))
@@ -220,9 +221,9 @@ THRIFTY = Leeway(key_frame_s=1.0, earlier_s=1.0, moment_s=3.0)
 def test_range_of_whole_moments_gives_the_frames_of_a_whole_read(films, case, first, length):
     film = films(case)
     start_s, end_s = first * 3.0, None if length is None else (first + length) * 3.0
-    whole, _ = read(film.path, leeway=THRIFTY)
+    whole, _ = read(film.path, **THRIFTY)
 
-    frames, _ = read(film.path, leeway=THRIFTY, start_s=start_s, end_s=end_s)
+    frames, _ = read(film.path, **THRIFTY, start_s=start_s, end_s=end_s)
 
     def facts(frame):
         return frame.target_s, frame.time_s, frame.pixels.tobytes()
@@ -236,7 +237,7 @@ def test_cheaper_frames_are_near_and_say_when_they_are_shown(films, case):
     film = films(case)
     exact, exact_end = sparse_only(film.path, 1.0)
 
-    frames, end = sparse_only(film.path, 1.0, leeway=THRIFTY)
+    frames, end = sparse_only(film.path, 1.0, **THRIFTY)
 
     assert [frame.target_s for frame in frames] == [frame.target_s for frame in exact]
     for frame, shown in zip(frames, exact, strict=True):

@@ -9,19 +9,9 @@ from hypothesis import strategies as st
 from indexer.errors import StorageError
 from indexer.store.compact import compact
 from indexer.store.index import IndexStore
-from indexer.store.keywords import (
-    KeywordCoverage,
-    Keywords,
-    MomentText,
-    any_of,
-    build_keyword_file,
-    in_columns,
-    list_keyword_manifests,
-    open_keyword_file,
-    phrase,
-    snippets,
-    tokens_of,
-)
+from indexer.store.keyword_files import build_keyword_file, list_keyword_manifests, open_keyword_file
+from indexer.store.keywords import KeywordCoverage, Keywords, any_of, in_columns, phrase, snippets, tokens_of
+from indexer.store.moment_texts import MomentText
 from indexer.store.verify import repair_vectors, verify
 
 WORDS = ["red", "dog", "dogs", "car", "Café", "snow-white"]
