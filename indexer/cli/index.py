@@ -60,6 +60,10 @@ def index(
         None, min=1, help="Worker processes; one a core if not given, a core a GPU left free.", show_default=False
     ),
     device: str = typer.Option(RunConfig.device, help="What encodes the frames: cpu, cuda or auto."),
+    decoder: str = typer.Option(
+        RunConfig.decoder,
+        help="What decodes the videos: cpu, or nvdec for NVIDIA GPUs; pays where cores are few and pictures large.",
+    ),
     profile: bool = typer.Option(False, "--profile", help="Say where the time went, phase by phase."),
     json: bool = console.JsonOption,
 ) -> int:
@@ -72,7 +76,13 @@ def index(
 
     frames = SamplingConfig(frame_rate_hz=fps, segment_length_s=segment_length, mode=sampling)
     run = RunConfig(
-        address=address, num_workers=workers, device=device, limit=limit, prune=prune, retry_failed=retry_failed
+        address=address,
+        num_workers=workers,
+        device=device,
+        limit=limit,
+        prune=prune,
+        retry_failed=retry_failed,
+        decoder=decoder,
     )
     if dry_run:
         plan, missing = plan_run(sources, into, run)
