@@ -106,6 +106,10 @@ def index(
             on_progress=display.update,
             on_default_model=_say_default_model,
         )
+    if decoder != RunConfig.decoder and summary.profile:
+        console.say(
+            f"decoded by GPUs: {summary.profile['num_on_gpu']} videos or parts of long ones; by the CPU: the rest"
+        )
     return report_run(summary, into, json=json, profile=profile)
 
 

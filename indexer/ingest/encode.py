@@ -216,6 +216,7 @@ class VideoEncoder:
             else:
                 row |= {"duration_s": item.duration_s, "partial": item.warning is not None, "warning": item.warning}
                 row |= {"sampling_plan": item.plan, "num_coded": item.num_coded, "num_decoded": item.num_decoded}
+                self._watch.num_on_gpu += item.on_hardware
                 self._watch.move(item.resize_s, source="decode", target="resize")
 
     def _look_at(self, frames: list[SampledFrame], sampled: _Sampled) -> int:

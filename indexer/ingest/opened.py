@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from indexer.errors import VideoError
 from indexer.ingest.container import Damage, choose_stream, is_cover_art, out_of_memory, require_size
-from indexer.ingest.hardware import FRAME_FORMAT
+from indexer.ingest.hardware import FRAME_FORMAT, is_like_the_cpus
 from indexer.ingest.languages import language_code
 from indexer.ingest.needed import NotOrdinaryError
 from indexer.ingest.pixels import PixelReader, orientation
@@ -65,15 +65,14 @@ class OpenedVideo:
 
         Raises:
             VideoError: stage "open", kind TooLarge.
-            NotOrdinaryError: a picture whose left or top is to be cut off, which FFmpeg leaves undone on hardware.
+            NotOrdinaryError: a frame from hardware that has not the pixels of the CPU's.
         """
         self.num_decoded += 1
         require_size(frame.width, frame.height, self.limits.max_pixels)
         if frame.format.name == FRAME_FORMAT:
             self.on_hardware = True
-            context = self.stream.codec_context
-            if (frame.width, frame.height) != (context.width, context.height):
-                raise NotOrdinaryError("the hardware gives another part of the picture")
+            if not is_like_the_cpus(frame, self.stream.codec_context):
+                raise NotOrdinaryError("the hardware gives another picture")
 
     def sampled(self, frame: VideoFrame, time_s: float, targets_s: list[float]) -> Iterator[SampledFrame]:
         """The frame once for each target; nothing if its pixels cannot be converted.
