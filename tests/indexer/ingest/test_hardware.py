@@ -228,6 +228,16 @@ def test_index_of_a_gpu_is_that_of_the_cpu(write, gpu, rows_of, tmp_path):
 
 
 @needs_compiler
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray leaves files and processes open
+def test_workers_of_ray_find_the_gpus(write, gpu, tmp_path):
+    path = write("a.mp4")
+    gpu(path)
+    run = RunConfig(decoder="nvdec", num_workers=1)
+    summary = index_videos([path], tmp_path / "index", model="tiny_test", sampling=SamplingConfig(), run=run)
+    assert (summary.indexed, summary.profile["num_on_gpu"]) == (1, 1)
+
+
+@needs_compiler
 def test_run_ends_before_it_begins_when_gpus_are_hidden(write, gpu, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(WorkerError, match=r"shows no GPU .*: CUDA_VISIBLE_DEVICES is ''; or leave --decoder out"):
