@@ -47,7 +47,7 @@ class EncoderSettings:
         model: preset or checkpoint.
         sampling: see `SamplingConfig`.
         num_threads: threads of the encoder.
-        decode_timeout_s: see `RunConfig`.
+        decode_timeout_s, decoder: see `RunConfig`.
     """
 
     index_path: str
@@ -55,6 +55,7 @@ class EncoderSettings:
     sampling: SamplingConfig
     num_threads: int = 1
     decode_timeout_s: float = 60.0
+    decoder: str = "cpu"
 
 
 class BatchEncoder:
@@ -64,6 +65,10 @@ class BatchEncoder:
         settings: see `EncoderSettings`.
         model: one that others use too, of this process or of another one; None: it is loaded here.
 
+    Raises:
+        ModelError: the model's weights are missing or damaged.
+        WorkerError: a GPU is to decode, and cannot.
+
     Attributes:
         model: the model.
     """
@@ -71,11 +76,12 @@ class BatchEncoder:
     def __init__(self, settings: EncoderSettings, model: FrameModel | None = None) -> None:
         self._clock = WorkerClock()
         self._folder = location(settings.index_path) / "segments"
-        self._decoder = GuardedDecoder(timeout_s=settings.decode_timeout_s)
+        self._decoder = GuardedDecoder(timeout_s=settings.decode_timeout_s, decoder=settings.decoder)
         with self._clock.watch.phase("start"):
             self._decoder.start()  # while the model is loaded
             try:
                 self.model = model or LocalModel(load_model(settings.model, num_threads=settings.num_threads))
+                self._decoder.require_hardware()
             except BaseException:
                 self._decoder.close()
                 raise

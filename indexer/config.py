@@ -13,6 +13,7 @@ DEFAULT_MODEL = "mini"
 INT8_MODEL = "mini-int8"  # the same in 8-bit integers: see `indexer.default_model`
 SAMPLING_MODES = ("exact", "auto", "keyframes")
 DEFAULT_SAMPLING_MODE = "auto"
+DECODERS = ("cpu", "nvdec")
 
 
 def _require(holds: bool, text: str) -> None:
@@ -107,6 +108,7 @@ class RunConfig:
         prune: remove videos from the index that the sources no longer list.
         retry_failed: try again what failed in an earlier run even if its file is unchanged.
         decode_timeout_s: a video whose decoder shows no progress for so long is given up.
+        decoder: "cpu", or "nvdec": NVIDIA GPUs, for what they decode to the last bit as the CPU does.
     """
 
     address: str | None = None
@@ -118,6 +120,7 @@ class RunConfig:
     prune: bool = False
     retry_failed: bool = False
     decode_timeout_s: float = 60.0
+    decoder: str = "cpu"
 
     def __post_init__(self) -> None:
         _require(
@@ -125,6 +128,7 @@ class RunConfig:
             f"the number of workers must be at least 1, got {self.num_workers!r}",
         )
         _require(self.device in ("auto", "cpu", "cuda"), f"the device must be auto, cpu or cuda, got {self.device!r}")
+        _require(self.decoder in DECODERS, f"the decoder must be cpu or nvdec, got {self.decoder!r}")
         _require(self.commit_interval_s > 0, f"the commit interval must be above 0 s, got {self.commit_interval_s!r}")
         _require(self.limit is None or self.limit >= 1, f"the limit must be at least 1, got {self.limit!r}")
         _require(self.decode_timeout_s > 0, f"the decode time-out must be above 0 s, got {self.decode_timeout_s!r}")

@@ -25,10 +25,15 @@ MODEL_PHASES = ("encode", "idle")
 
 
 class Stopwatch:
-    """Seconds per phase of one process. Two looks at a clock a phase: well below a thousandth of the work."""
+    """Seconds per phase of one process. Two looks at a clock a phase: well below a thousandth of the work.
+
+    Attributes:
+        num_on_gpu: videos and parts of long ones that a GPU decoded.
+    """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.num_on_gpu = 0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -65,11 +70,13 @@ class Spent:
         worker: random name of the worker.
         kind: "worker", or "model" for a model that workers share.
         seconds: per phase; they add up to the time since that report, or since the worker began.
+        num_on_gpu: see `Stopwatch`.
     """
 
     worker: str = ""
     kind: str = "worker"
     seconds: dict[str, float] = field(default_factory=dict)
+    num_on_gpu: int = 0
 
 
 class WorkerClock:
@@ -86,7 +93,8 @@ class WorkerClock:
         seconds, self.watch.seconds = dict(self.watch.seconds), defaultdict(float)
         seconds["idle"] = max(0.0, now - self._reported_at - sum(seconds.values()))
         self._reported_at = now
-        return Spent(worker=self._name, seconds=seconds)
+        num_on_gpu, self.watch.num_on_gpu = self.watch.num_on_gpu, 0
+        return Spent(worker=self._name, seconds=seconds, num_on_gpu=num_on_gpu)
 
 
 class Profile:
@@ -99,6 +107,7 @@ class Profile:
         self._reported: dict[str, float] = {}
         self._last_seen: dict[str, float] = {}
         self._models: dict[str, dict[str, float]] = {}
+        self._num_on_gpu = 0
         self._began = self._ended = 0.0
 
     def begin_work(self) -> None:
@@ -111,6 +120,7 @@ class Profile:
             self._models[spent.worker] = spent.seconds
             return
         self._ended = time.perf_counter()
+        self._num_on_gpu += spent.num_on_gpu
         if spent.worker:
             for phase, seconds in spent.seconds.items():
                 self._workers[phase] += seconds
@@ -133,6 +143,7 @@ class Profile:
         driver["wait"] = max(0.0, wall_s - sum(driver.values()))
         told = {
             "num_workers": len(self._last_seen),
+            "num_on_gpu": self._num_on_gpu,
             "worker_s": round(lifetime_s * len(self._last_seen), 3),
             "workers": {name: round(workers[name], 3) for name in WORKER_PHASES},
             "wall_s": round(wall_s, 3),

@@ -12,6 +12,7 @@ from indexer.config import DEFAULT_SAMPLING_MODE, IndexConfig, RunConfig, Sampli
 from indexer.default_model import DefaultModel, default_model
 from indexer.errors import IndexNotFoundError
 from indexer.ingest.files import MissingFile, VideoFile, is_folder
+from indexer.ingest.guard import GuardedDecoder
 from indexer.ingest.on_disk import OnDisk
 from indexer.ingest.paths import uri_to_path
 from indexer.ingest.plan import Plan, diff
@@ -73,7 +74,7 @@ def index_videos(
         SourceError: a source does not exist or holds no video; nothing was created.
         IndexSettingsError, IndexFormatError: the index was made with other settings, or is damaged.
         ModelError: the model's weights are missing or damaged.
-        StorageError, WorkerError: the run stopped; what was committed is kept.
+        StorageError, WorkerError: the run stopped, or could not begin; what was committed is kept.
         KeyboardInterrupt: the run was stopped by hand; what had arrived was committed.
     """
     started, profile = time.monotonic(), Profile()
@@ -146,6 +147,9 @@ def _open_or_create(
     chosen = None if named else default_model(run)
     name = chosen.name if chosen else named
     require_weights(name)  # a worker would find out only after the index has been made
+    if not run.joins_cluster:  # there each worker finds out, on a machine of which nothing is known here
+        with GuardedDecoder(decoder=run.decoder) as decoder:
+            decoder.require_hardware()
     facts = model_facts(name)
     config = IndexConfig(
         model=canonical_name(name),
@@ -178,6 +182,7 @@ def _encode(files: OnDisk[VideoFile], recorder: Recorder, in_process: bool | Non
             model=store.config.model,
             sampling=store.config.sampling,
             decode_timeout_s=run.decode_timeout_s,
+            decoder=run.decoder,
         )
         recorder.start(len(todo))
         if in_process or (in_process is None and _is_handful(files, run)):

@@ -50,6 +50,7 @@ def encode_in_threads(
 
     Raises:
         ModelError: the model's weights are missing or damaged.
+        WorkerError: a GPU is to decode, and cannot.
         StorageError: a file could not be written.
     """
     batches = make_batches(cut_long_videos(items, num_threads, settings), num_threads)

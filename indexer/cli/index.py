@@ -60,6 +60,10 @@ def index(
         None, min=1, help="Worker processes; one a core if not given, a core a GPU left free.", show_default=False
     ),
     device: str = typer.Option(RunConfig.device, help="What encodes the frames: cpu, cuda or auto."),
+    decoder: str = typer.Option(
+        RunConfig.decoder,
+        help="What decodes the videos: cpu, or nvdec for NVIDIA GPUs; pays where cores are few and pictures large.",
+    ),
     profile: bool = typer.Option(False, "--profile", help="Say where the time went, phase by phase."),
     json: bool = console.JsonOption,
 ) -> int:
@@ -72,7 +76,13 @@ def index(
 
     frames = SamplingConfig(frame_rate_hz=fps, segment_length_s=segment_length, mode=sampling)
     run = RunConfig(
-        address=address, num_workers=workers, device=device, limit=limit, prune=prune, retry_failed=retry_failed
+        address=address,
+        num_workers=workers,
+        device=device,
+        limit=limit,
+        prune=prune,
+        retry_failed=retry_failed,
+        decoder=decoder,
     )
     if dry_run:
         plan, missing = plan_run(sources, into, run)
@@ -95,6 +105,10 @@ def index(
             run=run,
             on_progress=display.update,
             on_default_model=_say_default_model,
+        )
+    if decoder != RunConfig.decoder and summary.profile:
+        console.say(
+            f"decoded by GPUs: {summary.profile['num_on_gpu']} videos or parts of long ones; by the CPU: the rest"
         )
     return report_run(summary, into, json=json, profile=profile)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import av
 import av.error
 import av.logging
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -32,11 +33,12 @@ _CALLBACK_BYTES = 256 << 10
 
 
 @contextmanager
-def open_container(path: str) -> Iterator[InputContainer]:
+def open_container(path: str, accel: HWAccel | None = None) -> Iterator[InputContainer]:
     """Opens by content, not by extension; closes when the block ends.
 
     Args:
         path: of a file, or the s3:// URI of an object.
+        accel: what decodes in place of the CPU, where it can.
 
     Raises:
         VideoError: stage "read" (not there, empty, no permission; the storage failed, also later within the block) or
@@ -51,6 +53,7 @@ def open_container(path: str) -> Iterator[InputContainer]:
                     metadata_errors="replace",
                     options=_FILE_OPTIONS if isinstance(file, str) else _OBJECT_OPTIONS,
                     buffer_size=_CALLBACK_BYTES,
+                    hwaccel=accel,
                 )
         except (av.error.InvalidDataError, av.error.EOFError, UnicodeDecodeError) as error:
             raise VideoError("open", "NotAVideo", "not a video file, or its header is damaged or missing") from error

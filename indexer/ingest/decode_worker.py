@@ -1,8 +1,10 @@
-"""The child process of `guard.GuardedDecoder`: `python -m indexer.ingest.decode_worker PARENT_PID MEMORY_BYTES`.
+"""The child process of `guard.GuardedDecoder`.
+
+    python -m indexer.ingest.decode_worker PARENT_PID MEMORY_BYTES DECODER
 
 Reads one request after another from stdin and answers with messages on stdout (see `wire.py`): info, frames, alive
-(every half second in which packets were decoded), then end or error. It dies with its parent, and ignores Ctrl-C:
-the parent decides.
+(every half second in which packets were decoded), then end or error. The first of all messages says whether the GPU
+can be used, if one was asked for. The child dies with its parent, and ignores Ctrl-C: the parent decides.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from PIL import Image
 
 from indexer.errors import VideoError
 from indexer.ingest import wire
+from indexer.ingest.hardware import HardwareDecoder, HardwareError
 from indexer.ingest.leeway import Leeway
 from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo, read_video
 
@@ -29,14 +32,15 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
-    parent_pid, memory_bytes = int(arguments[0]), int(arguments[1])
+    parent_pid, memory_bytes, decoder = int(arguments[0]), int(arguments[1]), arguments[2]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent(parent_pid)
     Image.preinit()
-    _limit_memory(memory_bytes)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     _close_standard_streams()
     worker = _Worker(answers)
+    is_on_gpu = decoder == "nvdec" and worker.open_hardware()
+    _limit_memory(memory_bytes, of_data=is_on_gpu)
     while True:
         try:
             request = _next_request(requests)
@@ -53,12 +57,24 @@ def _die_with_parent(parent_pid: int) -> None:
         os._exit(0)
 
 
-def _limit_memory(memory_bytes: int) -> None:
+def _limit_memory(memory_bytes: int, *, of_data: bool) -> None:
+    """Limits the address space; or the memory that the process can write, beyond what it has of that already.
+
+    CUDA reserves more addresses than there is memory, and has its share of the latter before the limit is set.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":  # elsewhere RLIMIT_AS is refused or means nothing
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    if sys.platform != "linux":  # elsewhere RLIMIT_AS is refused or means nothing
+        return
+    limit = resource.RLIMIT_DATA if of_data else resource.RLIMIT_AS
+    wanted = memory_bytes + (_data_bytes() if of_data else 0)
+    _, hard = resource.getrlimit(limit)
+    resource.setrlimit(limit, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def _data_bytes() -> int:
+    """What RLIMIT_DATA counts, as the kernel says."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData:"))
 
 
 def _close_standard_streams() -> None:
@@ -84,11 +100,24 @@ class _Worker:
         self._answers = answers
         self._alive_at = 0.0
         self._pixels: object = None  # those of the last frame sent
+        self._hardware: HardwareDecoder | None = None
+
+    def open_hardware(self) -> bool:
+        """Starts CUDA and tells the parent how that went."""
+        try:
+            self._hardware = HardwareDecoder()
+            self._write({"type": "hardware", "problem": ""})
+        except HardwareError as error:
+            self._write({"type": "hardware", "problem": str(error)})
+        return self._hardware is not None
 
     def answer(self, request: dict[str, Any]) -> None:
         limits, leeway = DecodeLimits(**request.pop("limits")), Leeway(**request.pop("leeway"))
+        hardware = self._hardware if request.pop("decoder") == "nvdec" else None
         try:
-            for message in read_video(**request, leeway=leeway, limits=limits, on_packet=self._alive):
+            for message in read_video(
+                **request, leeway=leeway, limits=limits, on_packet=self._alive, hardware=hardware
+            ):
                 self._send(message)
         except BrokenPipeError:
             raise

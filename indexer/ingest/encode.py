@@ -186,4 +186,5 @@ class VideoEncoder:
                 continue
             row |= facts_of(item)
             if isinstance(item, DecodeEnd):
+                self._watch.num_on_gpu += item.on_hardware
                 self._watch.move(item.resize_s, source="decode", target="resize")

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.errors import VideoError
+from indexer.errors import VideoError, WorkerError
 from indexer.ingest import wire
 from indexer.ingest.leeway import EXACTLY, Leeway
 from indexer.ingest.paths import source_path
@@ -47,12 +47,15 @@ class GuardedDecoder:
 
     A child that sends nothing for `timeout_s` is killed (VideoError kind TimedOut); one that dies raises kind
     DecoderCrashed, one without memory OutOfMemory. The video is first tried once more in a new child, which goes on
-    after what had been yielded: the fault may be what earlier videos left behind, or a neighbour's.
+    after what had been yielded: the fault may be what earlier videos left behind, or a neighbour's, or the GPU's, so
+    the second try is the CPU's.
     Time in which the caller does not ask for the next frame does not count.
 
     Args:
         timeout_s: seconds without any progress, not seconds a video.
-        memory_bytes: address space of the child; more makes a video fail as OutOfMemory.
+        memory_bytes: address space of the child; more makes a video fail as OutOfMemory. With "nvdec": memory that it
+            can write, without CUDA's own.
+        decoder: see `RunConfig`.
         limits: see `DecodeLimits`.
         command: what to run as the child; for tests.
 
@@ -66,12 +69,15 @@ class GuardedDecoder:
         *,
         timeout_s: float = 60.0,
         memory_bytes: int = 4 << 30,
+        decoder: str = "cpu",
         limits: DecodeLimits = DecodeLimits(),  # noqa: B008 (frozen)
         command: Sequence[str] | None = None,
     ) -> None:
         self._timeout_s = timeout_s
         self._limits = limits
-        own_command = [sys.executable, "-m", "indexer.ingest.decode_worker", str(os.getpid()), str(memory_bytes)]
+        self._decoder = decoder
+        arguments = [str(os.getpid()), str(memory_bytes), decoder]
+        own_command = [sys.executable, "-m", "indexer.ingest.decode_worker", *arguments]
         self._command = list(command) if command is not None else own_command
         self._child: _Child | None = None
         self._num_reads = 0
@@ -106,6 +112,7 @@ class GuardedDecoder:
         self._num_reads += 1
         this_read, num_yielded = self._num_reads, 0
         for last_try in (False, True):
+            request["decoder"] = "cpu" if last_try else self._decoder
             try:
                 for message in itertools.islice(self._stream(request), num_yielded, None):
                     num_yielded += 1
@@ -129,6 +136,24 @@ class GuardedDecoder:
         if self._child is None:
             self._child = _Child(self._command, self._timeout_s)
             self.num_children += 1
+
+    def require_hardware(self) -> None:
+        """Waits until the child has tried the GPU, if one is to decode.
+
+        Raises:
+            WorkerError: it cannot be used.
+        """
+        if self._decoder == "cpu":
+            return
+        self.start()
+        assert self._child is not None
+        try:
+            problem = self._child.hardware_problem()
+        except (_ChildTimedOutError, _ChildDiedError) as error:
+            problem = f"the GPU cannot be tried: {self._as_video_error(error).message}"
+        if problem:
+            self.close()
+            raise WorkerError(f"--decoder nvdec does not work here: {problem}; or leave --decoder out")
 
     def close(self) -> None:
         """Ends the child. The decoder can be used again; it then starts a new one."""
@@ -210,6 +235,13 @@ class _Child:
                 self._process.stdin.write(buffer)
         except OSError as error:
             raise _ChildDiedError(self._how_it_died()) from error
+
+    def hardware_problem(self) -> str:
+        """Why no GPU can be used; empty if one can. To be asked before anything else, and only if one was asked for."""
+        try:
+            return str(wire.unpack(self._read_exactly)[0]["problem"])
+        except (wire.WireError, KeyError) as error:
+            raise _ChildDiedError("it sent nonsense") from error
 
     def messages(self, size_px: int) -> Iterator[VideoInfo | SampledFrame | DecodeEnd | VideoError]:
         """Everything that the child says about one video; the last is a DecodeEnd or a VideoError."""

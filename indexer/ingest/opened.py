@@ -12,7 +12,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from indexer.errors import VideoError
+from indexer.ingest.coded import NotOrdinaryError
 from indexer.ingest.container import Damage, choose_stream, is_cover_art, out_of_memory, require_size
+from indexer.ingest.hardware import FRAME_FORMAT, is_like_the_cpus
 from indexer.ingest.languages import language_code
 from indexer.ingest.pixels import PixelReader, orientation
 from indexer.ingest.sampled import DecodeLimits, SampledFrame, VideoInfo
@@ -26,6 +28,7 @@ class OpenedVideo:
         damage: what could not be decoded so far.
         num_decoded: frames decoded so far.
         stopped: why reading stopped before the end, one line, or None.
+        on_hardware: whether it was the hardware that decoded.
         was_searched: whether anything but reading on has been done.
         origin_s: where the file's timeline starts, seconds; None if the file does not say.
         time_base: seconds a tick.
@@ -44,6 +47,7 @@ class OpenedVideo:
         self.on_packet = on_packet or (lambda: None)
         self.stream = choose_stream(container, limits.max_pixels)
         self.damage = Damage()
+        self.on_hardware = False
         self.num_decoded = 0
         self.stopped: str | None = None
         self.was_searched = False
@@ -61,15 +65,26 @@ class OpenedVideo:
 
         Raises:
             VideoError: stage "open", kind TooLarge.
+            NotOrdinaryError: a frame from hardware that has not the pixels of the CPU's.
         """
         self.num_decoded += 1
         require_size(frame.width, frame.height, self.limits.max_pixels)
+        if frame.format.name == FRAME_FORMAT:
+            self.on_hardware = True
+            if not is_like_the_cpus(frame, self.stream.codec_context):
+                raise NotOrdinaryError("the hardware gives another picture")
 
     def sampled(self, frame: VideoFrame, time_s: float, targets_s: list[float]) -> Iterator[SampledFrame]:
-        """The frame once for each target; nothing if its pixels cannot be converted."""
+        """The frame once for each target; nothing if its pixels cannot be converted.
+
+        Raises:
+            NotOrdinaryError: they cannot be had from the hardware.
+        """
         try:
             pixels = self._reader.read(frame)
-        except (av.error.FFmpegError, ValueError):
+        except (av.error.FFmpegError, ValueError) as error:
+            if self.on_hardware:
+                raise NotOrdinaryError("a frame cannot be had from the hardware") from error
             self.damage.note(time_s)
             return
         for target_s in targets_s:

@@ -85,6 +85,7 @@ class DecodeEnd:
         plan: how it was read, one of `PLANS`.
         num_coded: frames that the file, or the range, holds; None where that is not known without reading all of it.
         resize_s: seconds that went into pixels and thumbnails. Two reads are equal whatever they took.
+        on_hardware: whether a GPU decoded it; likewise.
     """
 
     duration_s: float
@@ -93,3 +94,4 @@ class DecodeEnd:
     plan: str = LINEAR
     num_coded: int | None = None
     resize_s: float = field(default=0.0, compare=False, repr=False)
+    on_hardware: bool = field(default=False, compare=False, repr=False)

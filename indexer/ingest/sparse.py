@@ -89,6 +89,7 @@ class _SparseReading:
             warning=self._video.warning(None if left_range else self._end_s),
             plan=self._decoder.plan(self._num_in_range),
             num_coded=self._num_in_range,
+            on_hardware=self._video.on_hardware,
         )
 
     def _packets(self) -> Iterator[Coded[Packet]]:

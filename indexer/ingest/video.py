@@ -8,11 +8,14 @@ Everything here runs in the calling process; `guard.py` runs it in a child that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+from indexer.errors import VideoError
 from indexer.ingest.coded import NotOrdinaryError
 from indexer.ingest.container import ffmpeg_errors, open_container
+from indexer.ingest.hardware import HardwareDecoder
 from indexer.ingest.leeway import EXACTLY, Leeway
 from indexer.ingest.linear import read_linearly
 from indexer.ingest.opened import OpenedVideo
@@ -36,6 +39,7 @@ def read_video(
     moment_s: float | None = None,
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008 (frozen)
     on_packet: Callable[[], None] | None = None,
+    hardware: HardwareDecoder | None = None,
 ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
     """Yields one VideoInfo, then SampledFrames in order of time, then one DecodeEnd.
 
@@ -52,6 +56,7 @@ def read_video(
         moment_s: moments are [0, L), [L, 2L), ... seconds. The last frame of each carries a thumbnail of the one
             nearest its middle that is not nearly of one colour. None: all is one moment, without a thumbnail.
         on_packet: called for every packet read from the file, sound included.
+        hardware: decodes in place of the CPU as long as all is well.
 
     Raises:
         VideoError: stage "read" (not there, empty, no permission), "open" (not a video, no picture, too large) or
@@ -60,9 +65,24 @@ def read_video(
     reader = PixelReader(size_px)
     grid = partial(SamplingGrid, frame_rate_hz, start_s=start_s, end_s=end_s)
     sparsely = partial(read_sparsely, leeway=leeway, moment_s=moment_s)
-    stream = _best_way(path, grid, sparsely, reader, limits, on_packet)
+    reached = _Reached()
+
+    def decoded_by(hardware: HardwareDecoder | None) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
+        return _best_way(path, grid, sparsely, reader, limits, on_packet, reached, hardware)
+
+    stream = decoded_by(None) if hardware is None else _with_fallback(decoded_by(hardware), decoded_by(None))
     for item in stream if moment_s is None else with_thumbnails(stream, reader, moment_s):
         yield replace(item, resize_s=reader.spent_s) if isinstance(item, DecodeEnd) else item
+
+
+def _with_fallback(
+    on_hardware: Iterator[VideoInfo | SampledFrame | DecodeEnd], on_cpu: Iterator[VideoInfo | SampledFrame | DecodeEnd]
+) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
+    """Whatever goes wrong on the hardware, the CPU goes on from there and finds out what it was."""
+    with suppress(VideoError, NotOrdinaryError):
+        yield from on_hardware
+        return
+    yield from on_cpu
 
 
 def _best_way(
@@ -72,14 +92,21 @@ def _best_way(
     reader: PixelReader,
     limits: DecodeLimits,
     on_packet: Callable[[], None] | None,
+    reached: _Reached,
+    hardware: HardwareDecoder | None,
 ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
-    """Without decoding everything, and if that does not work from there on by decoding everything."""
-    reached = _Reached()
+    """Without decoding everything, and if that does not work from there on by decoding everything.
+
+    Raises:
+        NotOrdinaryError: it does not work on the hardware, where all is as it should be or nothing.
+    """
     seek = sparse = True
     while True:
-        with open_container(path) as container, ffmpeg_errors("decode"):
+        with open_container(path, hardware.accel if hardware else None) as container, ffmpeg_errors("decode"):
             video = OpenedVideo(container, limits, reader, on_packet)
             sparse = sparse and can_read_sparsely(video)
+            if hardware is not None and not (sparse and hardware.decodes(video.stream.codec_context)):
+                raise NotOrdinaryError("a codec or a container that is left to the CPU")
             grid = new_grid()
             stream = sparsely(video, grid, seek=seek) if sparse else read_linearly(video, grid)
             try:
@@ -87,6 +114,8 @@ def _best_way(
                 return
             except NotOrdinaryError:  # once more from the start if there was a search, else by decoding everything
                 reached.num_decoded += video.num_decoded
+                if hardware is not None:
+                    raise
                 seek, sparse = False, seek and video.was_searched
 
 

@@ -1,4 +1,7 @@
-"""The whole of it on a GPU: the rows are nearly those of a CPU, and the model that the workers share did the work."""
+"""The whole of it on a GPU: the rows are nearly those of a CPU, and the model that the workers share did the work.
+
+What a GPU decodes has the very rows.
+"""
 
 from __future__ import annotations
 
@@ -30,3 +33,44 @@ def test_an_index_made_on_a_gpu_is_nearly_that_of_a_cpu(videos, rows_of, tmp_pat
         assert row["segment_id"] == other["segment_id"]
         assert row["frame_times_s"] == other["frame_times_s"]
         assert np.dot(row["embedding"], other["embedding"]) >= 0.99
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", {"options": {"bf": "2"}}),
+        ("a.mp4", {"pix_fmt": "yuvj420p"}),
+        ("a.mp4", {"codec": "libx265", "options": {"x265-params": "log-level=none"}}),
+        (
+            "a.mp4",
+            {"codec": "libx265", "pix_fmt": "yuv420p10le", "options": {"x265-params": "log-level=none"}},
+        ),
+        ("a.webm", {"codec": "libvpx-vp9"}),
+        ("a.webm", {"codec": "libvpx"}),
+    ],
+)
+def test_an_index_decoded_on_a_gpu_is_that_of_a_cpu(synthetic, rows_of, tmp_path, name, options):
+    path = synthetic.write(name, range(0, 12_000, 100), width=1280, height=720, **options)
+    assert index_by(path, "nvdec", tmp_path).profile["num_on_gpu"] == 1
+    assert index_by(path, "cpu", tmp_path).profile["num_on_gpu"] == 0
+    assert rows_of("nvdec") == rows_of("cpu") != []
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", {"pix_fmt": "yuv444p10le"}),
+        ("a.mp4", {"codec": "mpeg4"}),
+        ("a.mov", {"codec": "prores_ks", "pix_fmt": "yuv422p10le"}),
+    ],
+)
+def test_what_a_gpu_cannot_decode_is_decoded_by_the_cpu(synthetic, rows_of, tmp_path, name, options):
+    path = synthetic.write(name, range(0, 12_000, 100), width=1280, height=720, **options)
+    assert index_by(path, "nvdec", tmp_path).profile["num_on_gpu"] == 0
+    index_by(path, "cpu", tmp_path)
+    assert rows_of("nvdec") == rows_of("cpu") != []
+
+
+def index_by(path, decoder, folder):
+    run = RunConfig(device="cpu", decoder=decoder)
+    return index_videos([path], folder / decoder, model="mini", sampling=SamplingConfig(), run=run, in_process=True)
