@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import random
 import time
 from collections import deque
@@ -31,7 +30,7 @@ from indexer.ingest.encode import STORED
 from indexer.ingest.frame_model import FrameModel, LocalModel
 from indexer.phases import Spent
 from model.errors import ModelError
-from model.gpu_batches import GPU_BATCH_SIZES, gpu_batches
+from model.gpu_batches import GPU_BATCH_SIZES
 from model.weights import load_model
 
 # Frames of one request, and of all that a worker has under way, in Ray's object store.
@@ -41,13 +40,9 @@ _MAX_BYTES_UNDER_WAY = 16 << 20
 # busier.
 MAX_FRAMES_AT_ONCE = GPU_BATCH_SIZES[-1]
 _MIN_FRAMES_AHEAD = GPU_BATCH_SIZES[0]
-# What a batch is filled up with costs as much as frames do; a batch with less of it than this is not made smaller.
-_WELL_FILLED = 0.9
 # A process that a GPU's driver killed is started again so often.
 _MAX_RESTARTS = 3
 _DIED = "the model's process died too often: perhaps the GPU's memory is short"
-
-_Request: TypeAlias = "tuple[np.ndarray, asyncio.Future[np.ndarray]]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +52,30 @@ class ModelFacts:
     frame_size_px: int
     label_names: list[str]
     node: str
+
+
+class _Request:
+    """Frames that somebody asked for, and what has come of their features; they may be parts of several batches."""
+
+    def __init__(self, num_frames: int) -> None:
+        self.done: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        self._missing = num_frames
+        self._features: list[np.ndarray] = []
+
+    def take(self, features: np.ndarray | Exception) -> None:
+        """Those of its next frames, or why there are none."""
+        if self.done.done():  # its worker has died meanwhile, or an earlier part failed
+            return
+        if isinstance(features, Exception):
+            self.done.set_exception(features)
+            return
+        self._features.append(features)
+        self._missing -= len(features)
+        if not self._missing:
+            self.done.set_result(np.concatenate(self._features))
+
+
+_Part: TypeAlias = tuple[_Request, np.ndarray]
 
 
 class SharedModel:
@@ -70,8 +89,9 @@ class SharedModel:
         self._error = ""
         # Always the same one launches: what cuDNN has planned for a size of batch, it keeps for each thread.
         self._launcher, self._fetcher = ThreadPoolExecutor(max_workers=1), ThreadPoolExecutor(max_workers=1)
-        self._waiting: deque[_Request] = deque()
+        self._waiting: deque[_Part] = deque()
         self._num_waiting = self._num_launched = 0  # frames, batches
+        self._serving: set[asyncio.Future[None]] = set()
         self._on_gpu = device != "cpu"
         self._buffers: deque[np.ndarray] = deque()
         self._busy_s, self._busy_since, self._began = 0.0, 0.0, 0.0
@@ -107,15 +127,24 @@ class SharedModel:
         if self._error:  # it was started again, and could not be loaded a second time
             raise WorkerError(self._error)
         self._began = self._began or time.perf_counter()
-        done: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        self._waiting.append((frames, done))
+        request = _Request(len(frames))
+        self._waiting.append((request, frames))
         self._num_waiting += len(frames)
         self._launch_what_may()
-        return await done
+        return await request.done
 
     async def fuse(self, *moments: Any) -> tuple[np.ndarray, np.ndarray]:
         """See `FrameModel.fuse`."""
-        return await asyncio.to_thread(self._model.fuse, *moments)
+        return await asyncio.to_thread(self._fuse, *moments)
+
+    def _fuse(self, *moments: Any) -> tuple[np.ndarray, np.ndarray]:
+        """On a GPU in a queue of its own: behind the frames a worker would wait for two batches of others."""
+        if not self._on_gpu:
+            return self._model.fuse(*moments)
+        import torch  # the workers that only decode do without
+
+        with torch.cuda.stream(torch.cuda.Stream(priority=-1)):
+            return self._model.fuse(*moments)
 
     async def account(self) -> Spent:
         """What it did with its time since the first frames came."""
@@ -124,40 +153,50 @@ class SharedModel:
         return Spent(worker=name, kind="model", seconds={"encode": self._busy_s, "idle": idle_s})
 
     def _launch_what_may(self) -> None:
-        """Anything where the device has nothing to do; where it has one batch, a second that is worth filling up."""
-        while self._waiting and (
-            not self._num_launched or (self._num_launched == 1 and self._num_waiting >= _MIN_FRAMES_AHEAD)
-        ):
+        """Anything where the device has nothing to do; where it has one batch, a second that nothing fills up."""
+        while self._num_waiting and self._num_launched < (2 if self._num_waiting >= _MIN_FRAMES_AHEAD else 1):
             self._busy_since = self._busy_since if self._num_launched else time.perf_counter()
             self._num_launched += 1
-            asyncio.ensure_future(self._serve(self._next_requests()))
+            serving = asyncio.ensure_future(self._serve(self._next_batch()))
+            self._serving.add(serving)  # nobody else holds it
+            serving.add_done_callback(self._serving.discard)
 
-    async def _serve(self, requests: Sequence[_Request]) -> None:
+    async def _serve(self, batch: Sequence[_Part]) -> None:
         run = asyncio.get_running_loop().run_in_executor
+        features: np.ndarray | Exception
         try:
-            fetch = await run(self._launcher, self._launch, [frames for frames, _ in requests])
-            features: Any = await run(self._fetcher, fetch)
+            fetch = await run(self._launcher, self._launch, [frames for _, frames in batch])
+            features = await run(self._fetcher, fetch)
         except Exception as error:  # each of the callers gets it
             features = error
         self._num_launched -= 1
         if not self._num_launched:
             self._busy_s += time.perf_counter() - self._busy_since
         self._launch_what_may()
-        _answer(requests, features)
+        start = 0
+        for request, frames in batch:
+            request.take(features if isinstance(features, Exception) else features[start : start + len(frames)])
+            start += len(frames)
 
-    def _next_requests(self) -> list[_Request]:
-        number = _how_many([len(frames) for frames, _ in self._waiting])
-        requests = [self._waiting.popleft() for _ in range(number)]
-        self._num_waiting -= sum(len(frames) for frames, _ in requests)
-        return requests
+    def _next_batch(self) -> list[_Part]:
+        """The first of the frames that wait; of more than 32 a multiple of that, as any others would be filled up."""
+        num_frames = min(self._num_waiting, MAX_FRAMES_AT_ONCE)
+        missing = num_frames = num_frames // _MIN_FRAMES_AHEAD * _MIN_FRAMES_AHEAD or num_frames
+        self._num_waiting -= num_frames
+        batch: list[_Part] = []
+        while missing:
+            request, frames = self._waiting.popleft()
+            if len(frames) > missing:
+                self._waiting.appendleft((request, frames[missing:]))
+            batch.append((request, frames[:missing]))
+            missing -= len(batch[-1][1])
+        return batch
 
-    def _launch(self, requests: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
+    def _launch(self, parts: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
         """Gives the device all of these frames; what is returned waits for the features."""
-        num_frames = sum(map(len, requests))
-        buffer = self._buffers.popleft() if self._buffers else self._new_buffer(0)
-        if len(buffer) < num_frames:
-            buffer = self._new_buffer(max(num_frames, MAX_FRAMES_AT_ONCE))
-        finish = self._model.encode_frames(np.concatenate(requests, out=buffer[:num_frames]))
+        num_frames = sum(map(len, parts))
+        buffer = self._buffers.popleft() if self._buffers else self._new_buffer()
+        finish = self._model.encode_frames(np.concatenate(parts, out=buffer[:num_frames]))
 
         def fetch() -> np.ndarray:
             features = finish().astype(STORED, copy=False)
@@ -166,40 +205,18 @@ class SharedModel:
 
         return fetch
 
-    def _new_buffer(self, num_frames: int) -> np.ndarray:
-        """Kept and used again: memory that is new to a process costs more than filling it. A GPU reads a pinned one
-        by itself."""
+    def _new_buffer(self) -> np.ndarray:
+        """For one batch after the other, as filling memory that is new to a process takes several times as long.
+
+        What is pinned, a GPU reads by itself, while this process does something else.
+        """
         side = self._model.frame_size_px
-        shape = (num_frames, side, side, 3)
+        shape = (MAX_FRAMES_AT_ONCE, side, side, 3)
         if not self._on_gpu:
             return np.empty(shape, np.uint8)
         import torch
 
         return torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
-
-
-def _how_many(lengths: Sequence[int]) -> int:
-    """The first of these requests that are best encoded together: as many as go with little that is filled up."""
-
-    def worth(num_frames: int) -> tuple[float, int]:
-        return min(num_frames / sum(gpu_batches(num_frames)), _WELL_FILLED), num_frames
-
-    possible = [end for end in itertools.accumulate(lengths) if end <= MAX_FRAMES_AT_ONCE]
-    return 1 + max(range(len(possible)), key=lambda i: worth(possible[i]), default=0)
-
-
-def _answer(requests: Sequence[_Request], features: np.ndarray | Exception) -> None:
-    """Each gets the features of its own frames, or the error of all."""
-    start = 0
-    for frames, done in requests:
-        end = start + len(frames)
-        if done.done():  # its worker has died meanwhile
-            pass
-        elif isinstance(features, Exception):
-            done.set_exception(features)
-        else:
-            done.set_result(features[start:end])
-        start = end
 
 
 def start_shared_models(settings: EncoderSettings, device: str, count: int) -> list[Any]:
