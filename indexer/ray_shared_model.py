@@ -3,9 +3,9 @@
     decoding worker (a core) ──uint8 frames, a few megabytes at a time──▶ SharedModel (a GPU) ──features──▶ worker
 
 What waits while the GPU computes is its next batch, whatever videos it comes from: so batches grow with the number of
-workers, and nobody waits for one to fill up. A worker goes on decoding while its frames are encoded, but never has more
-than a few requests under way: that is the back-pressure, and the bound on memory. All else, moments, files and commits,
-is done by the worker, as without a GPU.
+workers, and nobody waits for one to fill up. The next batch is there before one is done, if enough frames wait. A
+worker goes on decoding while its frames are encoded, but never has more than 16 MiB of them under way: that is the
+back-pressure, and the bound on memory. All else, moments, files and commits, is done by the worker, as without a GPU.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import accelerator
 from benchmarks.simulated_accelerator import WatchedModel
 from indexer import ray_shared_model
+from indexer.batches import EncoderSettings
 from indexer.errors import WorkerError
 from indexer.ingest.encode import STORED
 from indexer.ray_shared_model import SharedModel, SharedModelClient, start_shared_models
@@ -145,7 +146,6 @@ def test_workers_wait_for_the_model_fail_with_its_words_and_learn_when_it_is_gon
     """On Ray, from the driver in place of a worker."""
     import ray
 
-    from indexer.batches import EncoderSettings
     from indexer.config import SamplingConfig
     from indexer.ray_encoding import ray_cluster
     from model.errors import ModelError
@@ -173,3 +173,26 @@ def test_workers_wait_for_the_model_fail_with_its_words_and_learn_when_it_is_gon
         with pytest.raises(ModelError, match="died too often"):
             client.encode_frames(frames)()
         assert client.lost
+
+
+@pytest.mark.slow
+def test_what_was_under_way_when_the_models_process_died_is_encoded_by_the_next_one():
+    """On Ray, from the driver in place of a worker."""
+    import ray
+
+    from indexer.config import SamplingConfig
+    from indexer.ray_encoding import ray_cluster
+
+    settings = EncoderSettings(index_path="", model="tiny_test", sampling=SamplingConfig())
+    model = load_model("tiny_test")
+    drawn = np.random.default_rng(6)
+    frames = drawn.integers(0, 255, (400, model.frame_size_px, model.frame_size_px, 3), dtype=np.uint8)
+    with ray_cluster(num_cpus=1):
+        (actor,) = start_shared_models(settings, "cpu", 1)
+        client = SharedModelClient([actor])
+        under_way = [client.encode_frames(frames[start : start + 40]) for start in range(0, 400, 40)]
+        ray.kill(actor, no_restart=False)
+        features = np.concatenate([fetch() for fetch in under_way])
+        spent = ray.get(actor.account.remote())
+    np.testing.assert_allclose(features, model.encode_frames(frames).numpy(), atol=2e-3)
+    assert spent.seconds["encode"] > 0  # by the new process, whose account is its own
