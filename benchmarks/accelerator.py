@@ -43,6 +43,7 @@ _SEND_S = 4.0
 _LENGTH_S = 20.0
 _FRAMES_A_MOMENT = 10
 _LOOK_EVERY_S = 0.05
+_VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm")
 
 
 def main() -> None:
@@ -68,7 +69,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             sources = given.videos or demo_videos(Path(scratch) / "demo")
             clips = Path(scratch) / "clips"
-            make_clips(sorted(sources.glob("*.m[pk][4v]")), clips, given.clips, given.seconds)
+            videos = sorted(file for file in sources.iterdir() if file.suffix in _VIDEO_SUFFIXES)
+            make_clips(videos, clips, given.clips, given.seconds)
             decoded = indexed(0.0, given.workers, clips)
             note(f"{given.workers} workers, {_device(0)}", decoded)
             for share in given.shares:
