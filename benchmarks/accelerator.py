@@ -1,6 +1,6 @@
 """Does an accelerator wait for what feeds it? Measured with a simulated one, on CPUs.
 
-    python -m benchmarks.accelerator                                # two minutes
+    python -m benchmarks.accelerator                                # three minutes
     python -m benchmarks.accelerator --speeds 300 1000 3000 --senders 1 2 4
     python -m benchmarks.accelerator --videos FOLDER --clips 96     # clips of these videos
 
@@ -49,7 +49,7 @@ _VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speeds", type=float, nargs="*", default=[300, 3000], help="frames a second")
-    parser.add_argument("--senders", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--senders", type=int, nargs="+", default=[2])
     parser.add_argument("--shares", type=float, nargs="*", default=[0.5], help="of what the decoders give")
     parser.add_argument("--videos", type=Path, help="folder of videos to make the clips of; the demo's if not given")
     parser.add_argument("--clips", type=int, default=24)
