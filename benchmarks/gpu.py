@@ -22,27 +22,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 
+from benchmarks.accelerator import send
 from benchmarks.contestants.clips import make_clips
+from benchmarks.contestants.ours import run_index
 from benchmarks.report import demo_videos, report
 from indexer.batches import EncoderSettings
 from indexer.config import SamplingConfig
 from indexer.ray_encoding import ray_cluster
-from indexer.ray_shared_model import MAX_FRAMES_AT_ONCE, SharedModelClient, start_shared_models
+from indexer.ray_shared_model import start_shared_models
 from indexer.store.index import IndexStore
 from model.weights import load_model
 
 _LENGTH_S = 20.0
 _LOOP_S = 3.0
+_LOOP_FRAMES = 1024
 _VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm")
 
 
@@ -77,7 +78,7 @@ def _loops(name: str) -> dict[str, float]:
     """Frames a second of the encoder, on frames that lie on the GPU but for the one with the upload."""
     half = load_model(name, device="cuda")
     side = half.frame_size_px
-    there = torch.randint(0, 256, (MAX_FRAMES_AT_ONCE, side, side, 3), dtype=torch.uint8, device="cuda")
+    there = torch.randint(0, 256, (_LOOP_FRAMES, side, side, 3), dtype=torch.uint8, device="cuda")
     here = there.cpu().numpy()
     rates = {
         "bfloat16": _rate(lambda: half.encode_frames(there)),
@@ -99,7 +100,7 @@ def _rate(encode: Callable[[], Any]) -> float:
         encode()
         torch.cuda.synchronize()
         count += 1
-    return count * MAX_FRAMES_AT_ONCE / (time.perf_counter() - started)
+    return count * _LOOP_FRAMES / (time.perf_counter() - started)
 
 
 def _fed(model: str, workers: int, loop_rate: float) -> dict[str, object]:
@@ -107,9 +108,9 @@ def _fed(model: str, workers: int, loop_rate: float) -> dict[str, object]:
     settings = EncoderSettings(index_path="", model=model, sampling=SamplingConfig())
     with ray_cluster(num_cpus=workers + 1):
         actors = start_shared_models(settings, "cuda", 1)
-        feed: Any = ray.remote(_feed)
-        ray.get([feed.remote(actors, 0.0) for _ in range(workers)])  # processes are there, imports done
-        rate = sum(ray.get([feed.remote(actors, 2 * _LOOP_S) for _ in range(workers)]))
+        sender: Any = ray.remote(send)
+        ray.get([sender.remote(actors, 0.0) for _ in range(workers)])  # processes are there, imports done
+        rate = sum(ray.get([sender.remote(actors, 2 * _LOOP_S) for _ in range(workers)]))
         (spent,) = ray.get([actor.account.remote() for actor in actors])
     return {
         "workers": workers,
@@ -117,20 +118,6 @@ def _fed(model: str, workers: int, loop_rate: float) -> dict[str, object]:
         "x the encoder alone": round(rate / loop_rate, 3),
         "model busy, its start included": f"{spent.seconds['encode'] / sum(spent.seconds.values()):.0%}",
     }
-
-
-def _feed(actors: Sequence[Any], seconds: float) -> float:
-    """Frames a second that one worker gets through. They come in moments of ten, as from a video."""
-    client = SharedModelClient(actors)
-    side = client.frame_size_px
-    moment = np.random.default_rng(0).integers(0, 256, (10, side, side, 3), dtype=np.uint8)
-    started, waiting, count = time.perf_counter(), deque([client.encode_frames(moment)]), 0
-    while waiting:
-        if time.perf_counter() - started < seconds:
-            waiting.append(client.encode_frames(moment))
-        if len(waiting) > 3 or time.perf_counter() - started >= seconds:
-            count += len(waiting.popleft()())
-    return count / (time.perf_counter() - started)
 
 
 def _run(model: str, workers: int, folder: Path, loop_rate: float) -> dict[str, object]:
@@ -160,15 +147,12 @@ def _run(model: str, workers: int, folder: Path, loop_rate: float) -> dict[str, 
 
 def _index(model: str, workers: int, videos: Path) -> tuple[float, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "indexer", "index", str(videos), "--into", f"{out}/index", "--model", model]
-        command += ["--device", "cuda", "--workers", str(workers), "--json", "--profile"]
+        index = Path(out) / "index"
         started = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        said = run_index([videos], index, workers, "--model", model, "--device", "cuda")
         seconds = time.perf_counter() - started
-        if done.returncode:
-            raise SystemExit(f"indexing failed: {done.stderr[-2000:]}")
-        frames = sum(IndexStore.open(f"{out}/index").ledger.snapshot().videos["num_encoded"].to_pylist())
-        return seconds, {**json.loads(done.stdout.splitlines()[-1]), "num_frames": frames}
+        frames = sum(IndexStore.open(index).ledger.snapshot().videos["num_encoded"].to_pylist())
+        return seconds, said | {"num_frames": frames}
 
 
 def _lay_out_clips(videos: Path | None, folder: Path, num_clips: int) -> None:

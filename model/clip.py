@@ -87,7 +87,10 @@ class ClipModel(nn.Module):
         if len(frames) == 0:
             return torch.empty(0, *self.feature_shape, device=self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            encoded = [self._encode_batch(batch.to(self.device)) for batch in frames.split(_FRAMES_PER_BATCH)]
+            encoded = [
+                self._encode_batch(batch.to(self.device, non_blocking=True))
+                for batch in frames.split(_FRAMES_PER_BATCH)
+            ]
         return torch.cat(encoded).float()[:, None, :]
 
     def _encode_batch(self, frames: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
+import itertools
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +24,7 @@ from model.cache import read_cached, write_cached
 from model.cores import num_usable_cores
 from model.errors import ModelError
 from model.frame_encoder import EfficientNetLite0, FrameEncoder
+from model.gpu_batches import GPU_BATCH_SIZES, gpu_batches
 from model.int8 import quantize_rows
 from model.int8_hardware import integers_are_exact
 
@@ -31,10 +33,6 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("auto", "torch", "compiled", "openvino")
 MAX_FRAMES_PER_BATCH = 32
-# How many frames a GPU is given at once. A size that a thread has not met yet costs it two seconds, in which cuDNN
-# plans every convolution, so there are only two: one that takes hardly longer than a single frame, and one that keeps a
-# GPU busy. 256 of 224 px need about 2 GB in this network.
-GPU_BATCH_SIZES = (32, 256)
 
 
 class FrameRuntime(Protocol):
@@ -71,7 +69,7 @@ class TorchRuntime:
 
 
 class GpuRuntime:
-    """Runs the module in bfloat16 with the channels last in memory, 256 frames at a time, or 32 if there are no more.
+    """Runs the module in bfloat16 with the channels last in memory, 256 frames at a time, and 32 of what is left.
 
     Networks that were calibrated for 8-bit integers stay in float32: bfloat16 cannot tell their 256 steps apart.
 
@@ -91,12 +89,12 @@ class GpuRuntime:
     def __call__(self, frames: Tensor) -> Tensor:
         device = next(self._encoder.parameters()).device
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self._autocast):
-            batches = [self._run(batch, device) for batch in frames.split(self._sizes[-1])]
+            starts = itertools.accumulate(gpu_batches(len(frames), self._sizes), initial=0)
+            batches = [self._run(frames[start:end], end - start, device) for start, end in itertools.pairwise(starts)]
         return torch.cat(batches)
 
-    def _run(self, frames: Tensor, device: torch.device) -> Tensor:
+    def _run(self, frames: Tensor, size: int, device: torch.device) -> Tensor:
         batch = frames.to(device, non_blocking=True)
-        size = next(size for size in self._sizes if len(batch) <= size)
         if len(batch) < size:
             batch = torch.cat([batch, batch.new_zeros(size - len(batch), *batch.shape[1:])])
         features: Tensor = self._network(batch)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -12,24 +15,21 @@ from benchmarks.contestants.arguments import Finished, Race, run
 from indexer.store.index import IndexStore
 
 
+def run_index(sources: Sequence[Path], folder: Path, num_workers: int, *options: str) -> dict[str, Any]:
+    """Runs `index` as its users do, with options of the command line, and returns what it says of the run."""
+    command = [sys.executable, "-m", "indexer", "index", *sources, "--into", folder, "--workers", num_workers]
+    command += ["--json", "--profile", *options]
+    done = subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"indexing failed: {done.stderr[-2000:]}")
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
 def index(race: Race, *options: str) -> Finished:
     """Indexes the race's videos, with options of the command line."""
     folder = race.out / "index"
-    command = [
-        sys.executable,
-        "-m",
-        "indexer",
-        "index",
-        *race.videos,
-        "--into",
-        folder,
-        "--json",
-        "--profile",
-        *options,
-    ]
-    command += ["--workers", race.num_workers]
-    done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
-    profile = json.loads(done.stdout.splitlines()[-1])["profile"]
+    profile = run_index(race.videos, folder, race.num_workers, *options)["profile"]
     store = IndexStore.open(folder)
     frames = int(pc.sum(store.ledger.snapshot().videos["num_frames"]).as_py())
     phases = {kind: profile[kind] for kind in ("workers", "driver")}

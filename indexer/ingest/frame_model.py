@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from model.video_text_model import VideoTextModel
 
 
@@ -48,8 +50,11 @@ class LocalModel(FrameModel):
 
     def encode_frames(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
         with self._lock:
-            features: np.ndarray = self._model.encode_frames(frames).cpu().numpy()
-        return lambda: features
+            features = self._model.encode_frames(frames)
+        if features.is_cuda:
+            return _on_its_way(features)
+        there: np.ndarray = features.numpy()
+        return lambda: there
 
     def fuse(
         self, features: np.ndarray, mask: np.ndarray, times_s: np.ndarray, texts: Sequence[str | None]
@@ -57,3 +62,21 @@ class LocalModel(FrameModel):
         with self._lock:
             vectors = self._model.encode_video(features, mask, times_s, texts)
             return vectors.cpu().numpy(), self._model.classify(features, mask).cpu().numpy()
+
+
+def _on_its_way(features: Tensor) -> Callable[[], np.ndarray]:
+    """From a GPU, which has still to compute them: they are copied when it has, and nobody waits for that here.
+
+    Nor do they wait for what the GPU is given later, as the copy is in its queue before that.
+    """
+    import torch
+
+    there = features.half().to("cpu", non_blocking=True)  # into pinned memory
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def fetch() -> np.ndarray:
+        copied.synchronize()
+        return there.numpy()
+
+    return fetch

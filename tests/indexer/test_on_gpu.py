@@ -9,9 +9,23 @@ import numpy as np
 import pytest
 
 from indexer.config import RunConfig, SamplingConfig
+from indexer.ingest.frame_model import LocalModel
 from indexer.pipeline import index_videos
+from model.weights import load_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
+
+
+def test_two_batches_are_in_the_queue_of_a_gpu_before_the_features_of_the_first_are_fetched():
+    model = LocalModel(load_model("mini", device="cuda"))
+    side = model.frame_size_px
+    batches = np.random.default_rng(3).integers(0, 256, (2, 40, side, side, 3), dtype=np.uint8)
+    fetches = [model.encode_frames(frames) for frames in batches]
+    expected = LocalModel(load_model("mini", device="cpu"))
+    for frames, fetch in zip(batches, fetches, strict=True):
+        features, others = fetch().astype(np.float32)[:, 0], expected.encode_frames(frames)()[:, 0]
+        cosines = (features * others).sum(1) / np.linalg.norm(features, axis=1) / np.linalg.norm(others, axis=1)
+        assert cosines.min() > 0.98
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray leaves files and processes open
