@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import ray
 
-from indexer.ingest.encode import STORED
 from indexer.ingest.frame_model import FrameModel
+from indexer.ingest.fuse import STORED
 from indexer.ray_shared_model import SharedModel
 from model.facts import model_config
 from model.gpu_batches import gpu_batches

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import platform
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -105,17 +106,25 @@ class BatchEncoder:
         unchanged: dict[str, dict[str, Any]] = {}
         renamed_from: list[str] = []
         moments = _Moments(self._folder, self._clock.watch)
-        for item in items:
-            copied = self._renamed.copy(item.file, batch_id) if item.maybe_renamed else None
-            if copied is not None:
-                renamed_from.append(copied.old_uri)
-                moments.add(copied.encoded.segments)
-            encoded = copied.encoded if copied else self._encode(item, batch_id, moments)
+
+        def note(item: WorkItem, encoded: EncodedVideo) -> None:
             if encoded.unchanged:
                 names = ("size_bytes", "mtime_ns", *(("subtitles", "language") if item.is_retold else ()))
                 unchanged[item.file.uri] = {name: encoded.video[name] for name in names}
             else:
                 videos.append(encoded.video)
+
+        last = _Unfinished()
+        for item in items:
+            copied = self._renamed.copy(item.file, batch_id) if item.maybe_renamed else None
+            if copied is not None:
+                last.finish()
+                renamed_from.append(copied.old_uri)
+                moments.add(copied.encoded.segments)
+                note(item, copied.encoded)
+            else:
+                last = _Unfinished(self._begin(item, batch_id, moments, last), partial(note, item))
+        last.finish()
         return BatchResult(
             videos=pa.Table.from_pylist(videos, schema=schema.VIDEOS),
             unchanged=unchanged,
@@ -126,26 +135,41 @@ class BatchEncoder:
             spent=self._clock.report(),
         )
 
-    def _encode(self, item: WorkItem, batch_id: str, moments: _Moments) -> EncodedVideo:
-        mark = moments.mark()
+    def _begin(self, item: WorkItem, batch_id: str, moments: _Moments, last: _Unfinished) -> Callable[[], EncodedVideo]:
+        """Decodes a video and, meanwhile or then, finishes the last one; what is returned finishes this one."""
+        mark: tuple[int, int] | None = None
+
+        def add(rows: list[dict[str, Any]]) -> None:
+            nonlocal mark
+            last.finish()
+            mark = mark or moments.mark()
+            moments.add(rows)
+
+        def finish() -> EncodedVideo:
+            encoded = finish_encoding()
+            moments.require_written()
+            if mark and encoded.video["status"] != schema.INDEXED:
+                moments.forget(mark)
+            return encoded
+
         if item.is_retold:
-            retold = self._retold.retell(item.file, batch_id, moments.add)
+            retold = self._retold.retell(item.file, batch_id, add)
             if retold is not None:
-                return retold
-            moments.forget(mark)
-        encoded = self._encoder.encode(
+                last.finish()
+                return lambda: retold
+            if mark:
+                moments.forget(mark)
+        finish_encoding = self._encoder.begin(
             item.file,
             batch_id,
             attempts=item.attempts,
             known_fingerprint=None if item.is_retold else item.known_fingerprint,
             start_s=item.part.start_s if item.part else 0.0,
             end_s=item.part.end_s if item.part else None,
-            on_segments=moments.add,
+            on_segments=add,
         )
-        moments.require_written()
-        if encoded.video["status"] != schema.INDEXED:
-            moments.forget(mark)
-        return encoded
+        last.finish()
+        return finish
 
     def close(self) -> None:
         self._decoder.close()
@@ -153,6 +177,26 @@ class BatchEncoder:
 
 def _version(path: str) -> SeenVersion:
     return SeenVersion(host=platform.node(), listed=repr(look_at(path)), exact=repr(version_of(path)))
+
+
+class _Unfinished:
+    """A video of which only the last features are missing: the next one is decoded while they are computed elsewhere.
+
+    Args:
+        wait: for them; gives the video.
+        note: takes it.
+    """
+
+    def __init__(
+        self, wait: Callable[[], EncodedVideo] | None = None, note: Callable[[EncodedVideo], None] | None = None
+    ) -> None:
+        self._wait, self._note = wait, note
+
+    def finish(self) -> None:
+        """Once; nothing where that is done."""
+        wait, self._wait = self._wait, None
+        if wait is not None and self._note is not None:
+            self._note(wait())
 
 
 class _Moments:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from indexer import schema
@@ -82,7 +83,11 @@ class VideoEncoder:
         self._sampling = sampling
         self._watch = watch or Stopwatch()
 
-    def encode(
+    def encode(self, file: VideoFile, batch_id: str, **how: Any) -> EncodedVideo:
+        """`begin`, and the end at once."""
+        return self.begin(file, batch_id, **how)()
+
+    def begin(
         self,
         file: VideoFile,
         batch_id: str,
@@ -92,8 +97,8 @@ class VideoEncoder:
         start_s: float = 0.0,
         end_s: float | None = None,
         on_segments: Callable[[list[dict[str, Any]]], None] | None = None,
-    ) -> EncodedVideo:
-        """Encodes a video. Never raises for a fault of the video: that becomes a failed row.
+    ) -> Callable[[], EncodedVideo]:
+        """Decodes a video and has its frames encoded. Never raises for a fault of the video: that becomes a failed row.
 
         Args:
             file: the video as listed.
@@ -103,20 +108,30 @@ class VideoEncoder:
             start_s, end_s: only the moments in [start_s, end_s), multiples of the segment length; None: up to the end.
             on_segments: takes rows of moments as they are made, so that a video of any length needs little memory. They
                 count only if the video is indexed in the end. None: they are returned.
+
+        Returns:
+            What waits for the last features, which another process may still be computing, and makes the last rows. The
+            next video may begin before it is called.
         """
         before = version_of(file.path)
         segments: list[dict[str, Any]] = []
         row = empty_row(file.uri, size_bytes=file.size_bytes, mtime_ns=file.mtime_ns, attempts=attempts)
-        encoded = self._encode_as_it_is(
+        finish = self._begin_as_it_is(
             file, batch_id, row, (start_s, end_s), known_fingerprint, on_segments or segments.extend
         )
-        if encoded.video["status"] == schema.INDEXED:
-            encoded = replace(encoded, segments=segments)
-        if encoded.unchanged or before is None or (after := version_of(file.path)) == before:
-            return encoded
-        return EncodedVideo(video=changed_row(file.uri, attempts, is_gone=after is None), segments=[])
+        after = version_of(file.path)
 
-    def _encode_as_it_is(
+        def finish_if_unchanged() -> EncodedVideo:
+            encoded = finish()
+            if encoded.video["status"] == schema.INDEXED:
+                encoded = replace(encoded, segments=segments)
+            if encoded.unchanged or before is None or after == before:
+                return encoded
+            return EncodedVideo(video=changed_row(file.uri, attempts, is_gone=after is None), segments=[])
+
+        return finish_if_unchanged
+
+    def _begin_as_it_is(
         self,
         file: VideoFile,
         batch_id: str,
@@ -124,28 +139,41 @@ class VideoEncoder:
         span: tuple[float, float | None],
         known_fingerprint: str | None,
         on_segments: Callable[[list[dict[str, Any]]], None],
-    ) -> EncodedVideo:
+    ) -> Callable[[], EncodedVideo]:
+        def emit(make_rows: Callable[[], list[dict[str, Any]]]) -> None:
+            segments = make_rows()
+            row["num_segments"] += len(segments)
+            on_segments(segments)
+
+        def finish() -> EncodedVideo:
+            try:
+                if last is not None:
+                    emit(last)
+            except Exception as error:
+                return _failed(row, error)
+            row.update(status=schema.INDEXED, batch_id=batch_id)
+            return EncodedVideo(video=row, segments=[])
+
+        last: Callable[[], list[dict[str, Any]]] | None = None
         try:
             if span[0] == 0:  # the first part speaks for all
                 with self._watch.phase("open"):
                     row["fingerprint"] = fingerprint_file(file.path)
             if known_fingerprint and row["fingerprint"] == known_fingerprint:
-                return EncodedVideo(video=row, segments=[], unchanged=True)
-            for segments in self._encode(file, batch_id, row, span):
-                row["num_segments"] += len(segments)
-                on_segments(segments)
-        except VideoError as error:
-            return EncodedVideo(video=row | failure(error.stage, error.kind, error.message), segments=[])
-        except Exception as error:  # the one per-video boundary: whatever else goes wrong is this video's failure
-            message = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            return EncodedVideo(video=row | failure("encode", type(error).__name__, message), segments=[])
-        row |= {"status": schema.INDEXED, "batch_id": batch_id}
-        return EncodedVideo(video=row, segments=[])
+                return lambda: EncodedVideo(video=row, segments=[], unchanged=True)
+            for make_rows in self._groups(file, batch_id, row, span):
+                if last is not None:
+                    emit(last)
+                last = make_rows
+        except Exception as error:  # the one per-video boundary: whatever goes wrong is this video's failure
+            failed = _failed(row, error)
+            return lambda: failed
+        return finish
 
-    def _encode(
+    def _groups(
         self, file: VideoFile, batch_id: str, row: dict[str, Any], span: tuple[float, float | None]
-    ) -> Iterator[list[dict[str, Any]]]:
-        """The rows of `MOMENTS_AT_ONCE` moments at a time."""
+    ) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+        """What makes the rows of `MOMENTS_AT_ONCE` moments at a time, as soon as these have been decoded."""
         stream = self._decoder.read_video(
             file.path,
             frame_rate_hz=self._sampling.frame_rate_hz,
@@ -159,21 +187,20 @@ class VideoEncoder:
         row["num_encoded"] = 0
         moments, group = MomentGroup(self._model, self._watch), 0
         length_s = self._sampling.segment_length_s
+        rows_of = partial(MomentGroup.rows, uri=file.uri, batch_id=batch_id, length_s=length_s, cues=transcript.cues)
         timed = self._watch.waits(stream, first="open", rest="decode")
         for window, frames in itertools.groupby(
             self._note_facts(timed, row), key=lambda frame: window_of(frame.target_s, length_s)
         ):
             if window // MOMENTS_AT_ONCE != group and not moments.is_empty:
-                yield moments.rows(file.uri, batch_id, duration_s=math.inf, length_s=length_s, cues=transcript.cues)
+                yield partial(rows_of, moments, duration_s=math.inf)
                 moments = MomentGroup(self._model, self._watch)
             group = window // MOMENTS_AT_ONCE
             looked_at = list(frames)
             row["num_frames"] += len(looked_at)
             row["num_encoded"] += moments.add(looked_at)
         if not moments.is_empty:
-            yield moments.rows(
-                file.uri, batch_id, duration_s=row["duration_s"], length_s=length_s, cues=transcript.cues
-            )
+            yield partial(rows_of, moments, duration_s=row["duration_s"])
         row |= {"subtitles": transcript.subtitles, "language": transcript.language(row["audio_language"])}
 
     def _note_facts(
@@ -188,3 +215,10 @@ class VideoEncoder:
             if isinstance(item, DecodeEnd):
                 self._watch.num_on_gpu += item.on_hardware
                 self._watch.move(item.resize_s, source="decode", target="resize")
+
+
+def _failed(row: dict[str, Any], error: Exception) -> EncodedVideo:
+    if isinstance(error, VideoError):
+        return EncodedVideo(video=row | failure(error.stage, error.kind, error.message), segments=[])
+    message = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return EncodedVideo(video=row | failure("encode", type(error).__name__, message), segments=[])
