@@ -106,7 +106,7 @@ def _require_written(table: DeltaTable, folder: Location) -> None:
                 last = "delete it and all of a higher number there" if number < version else "delete it"
                 raise IndexFormatError(
                     f"the log entry {str(entry)!r} is empty, as a machine that lost power leaves it: {last}, then run "
-                    "`videobert verify`, and `videobert index` for what is missing"
+                    "`videobert verify --repair`, and `videobert index` for what is missing"
                 )
 
 
@@ -255,6 +255,11 @@ def opened_parquet(file: str, footer: pq.FileMetaData | None = None) -> Iterator
             yield stack.enter_context(pq.ParquetFile(source, metadata=footer, page_checksum_verification=True))
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         detail = " ".join(str(error).split())[:200].rstrip(".")
-        raise IndexFormatError(
-            f"the file {file!r} cannot be read: {detail}; restore it from a backup, or index again into a new folder"
-        ) from error
+        raise IndexFormatError(f"the file {file!r} cannot be read: {detail}; {remedy(where)}") from error
+
+
+def remedy(file: Location) -> str:
+    """What to do about a file of a table that is missing or damaged."""
+    if file.parent.name == "segments":
+        return "restore it from a backup, or take it out of the index with `videobert verify --repair`"
+    return "restore it from a backup, or index again into a new folder"

@@ -141,11 +141,11 @@ def test_verify_repairs_vectors_on_request(videobert, copied_index):
     assert "rebuilt" not in videobert("verify", copied_index, "--repair")[2]
 
 
-def test_verify_cannot_repair_a_table(videobert, copied_index):
-    next((copied_index / "segments").glob("part-*.parquet")).unlink()
+def test_verify_cannot_repair_the_ledger(videobert, copied_index):
+    next((copied_index / "videos").glob("part-*.parquet")).unlink()
     code, _, err = videobert("verify", copied_index, "--repair")
     assert code == 1
-    assert "missing" in err
+    assert "missing: restore it from a backup, or index again into a new folder" in err
 
 
 def test_failures_can_be_written_as_parquet(videobert, videos, tmp_path):
