@@ -89,6 +89,7 @@ def index_videos(
         plan = diff(listing, recorder.known, retry_failed=run.retry_failed)
     files = files_to_encode(plan, run)
     recorder.expect(files, pruned=plan.vanished if run.prune else [])
+    recorder.summary.spared = plan.spared if run.prune else {}
     recorder.record_missing([*listing.missing, *listing.unlisted])
     recorder.record_unchanged(plan.unchanged)
     return _encode(files, recorder, in_process)

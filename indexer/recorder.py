@@ -44,6 +44,7 @@ class RunSummary:
         wall_s: seconds that the run took.
         profile: where they went, see `indexer.phases.Profile.to_dict`; no part of the contract.
         kept: those of `failed` that the index holds as they were in an earlier run; no part of the contract either.
+        spared: see `Plan`, where the run was to prune; likewise.
     """
 
     indexed: int = 0
@@ -55,10 +56,11 @@ class RunSummary:
     wall_s: float = 0.0
     profile: dict[str, Any] | None = None
     kept: int = 0
+    spared: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self, *, profile: bool = False) -> dict[str, Any]:
         """Plain numbers by name; with the profile only if asked for."""
-        left_out = ("kept",) if profile else ("kept", "profile")
+        left_out = ("kept", "spared") if profile else ("kept", "spared", "profile")
         values = {name: value for name, value in asdict(self).items() if name not in left_out}
         return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
 
@@ -177,7 +179,8 @@ class Recorder:
         for file in missing:
             known = self.known.get(file.uri)
             if known and known.status == schema.INDEXED:
-                self.summary.kept += not (self.run.prune and file.gone)
+                is_pruned = self.run.prune and file.gone and file.uri not in self.summary.spared
+                self.summary.kept += not is_pruned
                 continue
             attempts = known.attempts + 1 if known else 1
             rows.append(empty_row(file.uri, attempts=attempts) | failure("read", "NotFound", file.reason))

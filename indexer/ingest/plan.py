@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from indexer.ingest.emptied import in_empty_folders
 from indexer.ingest.files import VideoFile
 from indexer.ingest.sources import Listing
 from indexer.schema import FAILED, INDEXED
@@ -32,12 +33,14 @@ class Plan:
         changed: not as it is in the ledger; or it failed before and is to be tried again.
         unchanged: as it is in the ledger, whether indexed or failed.
         vanished: URIs in the ledger that these sources cover but that no longer exist, in order.
+        spared: likewise, but in an empty folder, perhaps of a disk that is not mounted: the folder by URI.
     """
 
     new: list[VideoFile] = field(default_factory=list)
     changed: list[VideoFile] = field(default_factory=list)
     unchanged: list[VideoFile] = field(default_factory=list)
     vanished: list[str] = field(default_factory=list)
+    spared: dict[str, str] = field(default_factory=dict)
 
 
 def diff(listing: Listing, known: Mapping[str, KnownVideo], *, retry_failed: bool = False) -> Plan:
@@ -57,7 +60,9 @@ def diff(listing: Listing, known: Mapping[str, KnownVideo], *, retry_failed: boo
             plan.unchanged.append(file)
     missing = {missing.uri: missing.gone for missing in listing.missing}
     unlisted = known.keys() - {file.uri for file in listing.files}
-    plan.vanished.extend(sorted(uri for uri in unlisted if missing.get(uri, listing.covers(uri))))
+    gone = sorted(uri for uri in unlisted if missing.get(uri, listing.covers(uri)))
+    plan.spared.update(in_empty_folders(gone))
+    plan.vanished.extend(uri for uri in gone if uri not in plan.spared)
     return plan
 
 
