@@ -140,6 +140,10 @@ class BatchEncoder:
             moments.forget(mark)
         return encoded
 
+    def stop(self) -> None:
+        """For another thread: ends the batch soon, by letting all that it has still to read fail."""
+        self._decoder.stop()
+
     def close(self) -> None:
         self._decoder.close()
 

@@ -176,7 +176,9 @@ def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | N
         recorder.start(len(todo))
         if in_process or (in_process is None and _is_handful(files, run)):
             num_threads = 1 if in_process else num_useful_threads()
-            recorder.consume(encode_in_threads(todo, settings, num_threads), phase="encoding in this process")
+            recorder.consume(
+                encode_in_threads(todo, settings, num_threads, recorder.stopped), phase="encoding in this process"
+            )
         else:
             recorder.consume(_encode_on_ray(todo, settings, run))
     recorder.prune_rest()

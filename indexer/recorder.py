@@ -99,7 +99,11 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 class Recorder:
-    """Takes results as they come, commits them every few seconds, and keeps count."""
+    """Takes results as they come, commits them every few seconds, and keeps count.
+
+    Attributes:
+        stopped: set when no more results are taken.
+    """
 
     def __init__(
         self,
@@ -123,6 +127,7 @@ class Recorder:
         self._vanished_sizes: set[int] = set()
         self._to_prune: set[str] = set()
         self._pending: list[BatchResult] = []
+        self.stopped = threading.Event()
         self._last_commit = time.monotonic()
 
     def failed(self, stage: str | None) -> list[str]:
@@ -214,6 +219,7 @@ class Recorder:
                     self._commit()
                 self.report(phase if self._num_parts else now)
         finally:
+            self.stopped.set()
             self._meanwhile.stop()
             self._commit()
 
