@@ -25,6 +25,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from indexer.errors import IndexFormatError, StorageError
 from indexer.storage import Location, ObjectPath, is_object_uri, location, open_binary
 from indexer.storage.s3 import broke_off, delta_options, explain, is_unreachable, persistently
+from indexer.store.flush import flush_commits
 
 Read = TypeVar("Read")
 # In a bucket each reader waits for its answers. On this machine each costs memory that allocators keep for its thread.
@@ -61,6 +62,7 @@ def create_delta(folder: Location, schema: pa.Schema, name: str) -> None:
         if isinstance(folder, ObjectPath):
             raise StorageError(f"the table {str(folder)!r} cannot be created: {detail_of(error, folder)}") from None
         raise
+    flush_commits(folder, after=-1)
 
 
 def open_delta(folder: Location, version: int | None = None) -> DeltaTable:
@@ -143,8 +145,10 @@ def compare_and_swap(folder: Location, commit: Callable[[DeltaTable], None], fai
     """
     for attempt in range(MAX_ATTEMPTS):
         table = open_delta(folder)
+        version = table.version()
         try:
             commit(table)
+            flush_commits(folder, after=version)
             return table
         except CommitFailedError:
             pass

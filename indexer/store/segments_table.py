@@ -34,6 +34,7 @@ from indexer.store.delta import (
     detail_of,
     open_delta,
 )
+from indexer.store.flush import flush_commits
 
 # Small row groups: showing one moment reads one group, about 2 MB at the default settings.
 _ROWS_PER_GROUP = 128
@@ -127,12 +128,18 @@ class SegmentsTable:
         actions: list[AddAction | RemoveAction] = [
             AddAction(file.name, file.size_bytes, {}, now_ms, True, file.statistics) for file in files
         ]
+
+        def commit() -> int:
+            table = open_delta(self.folder)
+            version = table.version()
+            table.create_write_transaction(actions, mode="append", schema=schema.SEGMENTS)
+            return version
+
         try:
-            persistently(  # a file that is added twice is there once
-                lambda: open_delta(self.folder).create_write_transaction(actions, mode="append", schema=schema.SEGMENTS)
-            )
+            version = persistently(commit)  # a file that is added twice is there once
         except (DeltaError, OSError) as error:
             raise StorageError(f"moments could not be committed: {detail_of(error, self.folder)}") from error
+        flush_commits(self.folder, after=version)
 
     def drop(self, files: Collection[str]) -> None:
         """Takes files out of the table in one commit; what is not in it is passed over.
