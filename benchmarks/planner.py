@@ -158,7 +158,7 @@ def measure_plan(index: Path, num_videos: int) -> dict[str, float]:
     recorder = Recorder(IndexStore.open(index), RunConfig(), time.monotonic(), lambda progress: None)
     read_s = time.perf_counter() - started
     plan = diff(listing, recorder.known)
-    recorder.expect(plan.new, pruned=plan.vanished)
+    recorder.expect(plan.new, plan)
     recorder.record_left_alone(plan)
     return {
         "videos": recorder.summary.unchanged,

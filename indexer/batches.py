@@ -171,6 +171,10 @@ class BatchEncoder:
         last.finish()
         return finish
 
+    def stop(self) -> None:
+        """For another thread: ends the batch soon, by letting all that it has still to read fail."""
+        self._decoder.stop()
+
     def close(self) -> None:
         self._decoder.close()
 

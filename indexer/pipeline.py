@@ -85,7 +85,7 @@ def index_videos(
     with profile.watch.phase("list"):
         plan = diff(listing, recorder.known, retry_failed=run.retry_failed)
     files = files_to_encode(plan, run)
-    recorder.expect(itertools.islice(plan.new, run.limit), pruned=plan.vanished if run.prune else [])
+    recorder.expect(itertools.islice(plan.new, run.limit), plan)
     recorder.record_missing([*listing.missing, *listing.unlisted])
     recorder.record_left_alone(plan)
     return _encode(files, recorder, in_process)
@@ -187,7 +187,9 @@ def _encode(files: OnDisk[VideoFile], recorder: Recorder, in_process: bool | Non
         recorder.start(len(todo))
         if in_process or (in_process is None and _is_handful(files, run)):
             num_threads = 1 if in_process else num_useful_threads()
-            recorder.consume(encode_in_threads(todo, settings, num_threads), phase="encoding in this process")
+            recorder.consume(
+                encode_in_threads(todo, settings, num_threads, recorder.stopped), phase="encoding in this process"
+            )
         else:
             recorder.consume(_encode_on_ray(todo, settings, run))
     recorder.prune_rest()

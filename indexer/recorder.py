@@ -40,6 +40,7 @@ class RunSummary:
         wall_s: seconds that the run took.
         profile: where they went, see `indexer.phases.Profile.to_dict`; no part of the contract.
         kept: those of `failed` that the index holds as they were in an earlier run; no part of the contract either.
+        spared: see `Plan`, where the run was to prune; likewise.
     """
 
     indexed: int = 0
@@ -51,10 +52,11 @@ class RunSummary:
     wall_s: float = 0.0
     profile: dict[str, Any] | None = None
     kept: int = 0
+    spared: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self, *, profile: bool = False) -> dict[str, Any]:
         """Plain numbers by name; with the profile only if asked for."""
-        left_out = ("kept",) if profile else ("kept", "profile")
+        left_out = ("kept", "spared") if profile else ("kept", "spared", "profile")
         values = {name: value for name, value in asdict(self).items() if name not in left_out}
         return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
 
@@ -77,7 +79,11 @@ class Progress:
 
 
 class Recorder:
-    """Takes results as they come, commits them every few seconds, and keeps count."""
+    """Takes results as they come, commits them every few seconds, and keeps count.
+
+    Attributes:
+        stopped: set when no more results are taken.
+    """
 
     def __init__(
         self,
@@ -100,6 +106,7 @@ class Recorder:
         self._vanished_sizes: set[int] = set()
         self._to_prune: set[str] = set()
         self._pending: list[BatchResult] = []
+        self.stopped = threading.Event()
         self._last_commit = time.monotonic()
 
     def failed(self, stage: str | None) -> Iterator[str]:
@@ -108,19 +115,22 @@ class Recorder:
             video.uri for video in self.known if video.status == schema.FAILED and stage in (None, video.error_stage)
         )
 
-    def expect(self, new: Iterable[VideoFile], *, pruned: Iterable[str]) -> None:
+    def expect(self, new: Iterable[VideoFile], plan: Plan) -> None:
         """Prepares for new files that may be renamed videos, and removes the videos that are to be pruned.
 
         A video whose file may have been renamed stays until the commit that brings the new name, or `prune_rest`.
         """
         vanished = vanished_videos(new, self.known)
         self._vanished_sizes = set(vanished.values())
-        self._to_prune = set(pruned) & vanished.keys()
-        self._remove(set(pruned) - vanished.keys())
+        if not self.run.prune:
+            return
+        self.summary.spared = dict(plan.spared)
+        self._to_prune = {*plan.vanished, *plan.spared} & vanished.keys()
+        self._remove(set(plan.vanished) - vanished.keys())
 
     def prune_rest(self) -> None:
         """Removes what `expect` left and no new file turned out to be."""
-        self._remove(self._to_prune)
+        self._remove(self._to_prune - self.summary.spared.keys())
         self._to_prune = set()
 
     def _remove(self, uris: set[str]) -> None:
@@ -153,7 +163,8 @@ class Recorder:
         for file in missing:
             known = self.known.get(file.uri)
             if known and known.status == schema.INDEXED:
-                self.summary.kept += not (self.run.prune and file.gone)
+                is_pruned = self.run.prune and file.gone and file.uri not in self.summary.spared
+                self.summary.kept += not is_pruned
                 continue
             attempts = known.attempts + 1 if known else 1
             rows.append(empty_row(file.uri, attempts=attempts) | failure("read", "NotFound", file.reason))
@@ -187,6 +198,7 @@ class Recorder:
                     self._commit()
                 self.report(phase if self._num_parts else now)
         finally:
+            self.stopped.set()
             self._meanwhile.stop()
             self._commit()
 
@@ -220,6 +232,8 @@ class Recorder:
                 self.store.commit(pa.concat_tables(tables), files, remove=[schema.video_id(uri) for uri in renamed])
             self._meanwhile.committed(sum(file.num_rows for file in files))
             self._to_prune -= renamed
+            for uri in renamed:
+                self.summary.spared.pop(uri, None)
             self.summary.removed += len(renamed)
 
     def _relisted(self, facts: dict[str, dict[str, Any]]) -> pa.Table:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from indexer.batches import BatchEncoder, EncoderSettings, make_batches
 from indexer.ingest.files import VideoFile
@@ -23,6 +23,7 @@ _MAX_THREADS = 4
 _S_PER_VIDEO, _S_PER_BYTE = 0.03, 0.3 / (1 << 20)
 # Four threads do this in the time that Ray takes to start, so with any number of cores Ray would be later.
 _MAX_WORK_S = 32.0
+_LOOK_UP_S = 0.2
 
 
 def is_handful(files: Collection[VideoFile]) -> bool:
@@ -39,7 +40,10 @@ def num_useful_threads() -> int:
 
 
 def encode_in_threads(
-    items: Collection[WorkItem], settings: EncoderSettings, num_threads: int
+    items: Collection[WorkItem],
+    settings: EncoderSettings,
+    num_threads: int,
+    stopped: threading.Event | None = None,
 ) -> Iterator[BatchResult]:
     """Encodes videos, and yields each batch when it is done: with one thread in order, with several in any.
 
@@ -47,6 +51,7 @@ def encode_in_threads(
         items: the videos.
         settings: of the encoders; `num_threads` is set here.
         num_threads: batches that are encoded at a time, and threads of the model.
+        stopped: ends the work within a second when another thread sets it, as after Ctrl-C; set when it has ended.
 
     Raises:
         ModelError: the model's weights are missing or damaged.
@@ -58,7 +63,7 @@ def encode_in_threads(
     todo, done = SimpleQueue[list[WorkItem] | None](), SimpleQueue[BatchResult | Exception]()
     for batch in [*batches, *[None] * num_encoders]:
         todo.put(batch)
-    stopped = threading.Event()
+    stopped = stopped or threading.Event()
 
     def work(encoder: BatchEncoder) -> None:
         with closing(encoder):
@@ -75,11 +80,23 @@ def encode_in_threads(
         thread.start()
     try:
         for _ in batches:
-            result = done.get()
+            result = _next(done, stopped)
+            if result is None:
+                return
             if isinstance(result, Exception):
                 raise result
             yield result
     finally:
         stopped.set()
+        for encoder in encoders:
+            encoder.stop()
         for thread in threads:
             thread.join()
+
+
+def _next(done: SimpleQueue[BatchResult | Exception], stopped: threading.Event) -> BatchResult | Exception | None:
+    """What a thread has done, or None when all are to stop."""
+    while not stopped.is_set():
+        with suppress(Empty):
+            return done.get(timeout=_LOOK_UP_S)
+    return None

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from indexer.query.calibration import MATCH_CONFIDENCE
+from indexer.query.calibration import MATCH_CONFIDENCE, percent
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _ESCAPED_BOLD = re.compile(r"\\\*\\\*(.+?)\\\*\\\*")
@@ -54,11 +54,6 @@ def length(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} hours"
-
-
-def percent(share: float) -> str:
-    """Never 100 %: no share that was measured on a few hundred queries is certain."""
-    return ">99%" if share > 0.99 else f"{math.floor(share * 100)}%"
 
 
 def confidence_badge(confidence: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -44,7 +45,11 @@ def index(
         f"{DEFAULT_SAMPLING_MODE} for a new one.",
         show_default=False,
     ),
-    prune: bool = typer.Option(False, "--prune", help="Remove videos that the sources no longer hold."),
+    prune: bool = typer.Option(
+        False,
+        "--prune",
+        help="Remove videos that the sources no longer hold; not those of a folder that is there and empty.",
+    ),
     retry_failed: bool = typer.Option(False, "--retry-failed", help="Try failed videos again, even if unchanged."),
     limit: int | None = typer.Option(
         None, min=1, help="Stop after this many new or changed videos.", show_default=False
@@ -91,8 +96,10 @@ def index(
             unchanged=plan.num_unchanged + plan.num_still_failed,
             failed=len(missing),
             removed=len(plan.vanished) if prune else 0,
+            spared=plan.spared if prune else {},
         )
         _report(summary, json=json, prefix="dry run, nothing done: ")
+        _say_spared(summary)
         return console.EXIT_DONE
     if model is not None and address is None:  # of a cluster's machines nothing is known here
         _say_where_int8_does_not_pay(model, device)
@@ -138,7 +145,16 @@ def report_run(summary: RunSummary, index: str, *, json: bool, profile: bool = F
             f"{summary.kept} videos that the index holds cannot be read now, and stay in it as they were; "
             "`--prune` removes what is gone"
         )
+    _say_spared(summary)
     return console.EXIT_SOME_FAILED if summary.failed else console.EXIT_DONE
+
+
+def _say_spared(summary: RunSummary) -> None:
+    for folder, num_videos in sorted(Counter(summary.spared.values()).items()):
+        console.say(
+            f"{num_videos} videos of the empty folder {folder!r} were not pruned, as a disk may not be mounted there: "
+            "mount it, or delete the folder if they are gone for good"
+        )
 
 
 def _report(summary: RunSummary, *, json: bool, profile: bool = False, prefix: str = "") -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from indexer.cli import console
 from indexer.cli.app import app
 from indexer.errors import IndexFormatError
+
+if TYPE_CHECKING:
+    from indexer.store.drop import Dropped
+    from indexer.store.index import IndexStore
+
+_NAMED = 20
 
 
 @app.command(epilog="Example: videobert info my-index")
@@ -65,27 +71,54 @@ def verify(
     repair: bool = typer.Option(
         False,
         "--repair",
-        help="First rebuild the vectors where they are missing, damaged or incomplete.",
+        help="First take out damaged files of moments, with their videos: the next `index` brings these back. "
+        "Rebuild vectors that are missing, damaged or incomplete.",
     ),
     json: bool = console.JsonOption,
 ) -> int:
     """Check that tables, files and vectors agree. Exit code 1 if they do not."""
     from indexer.store.index import IndexStore
-    from indexer.store.verify import repair_vectors
     from indexer.store.verify import verify as find_problems
 
     store = IndexStore.open(index)
-    with contextlib.suppress(IndexFormatError):  # of the tables: it is among the problems then
-        if repair and repair_vectors(store):
-            console.say("the vectors were rebuilt from the tables")
+    dropped = _repair(store, index) if repair else None
     problems = find_problems(store)
     if json:
-        console.print_json({"sound": not problems, "problems": problems})
+        told = {"sound": not problems, "problems": problems}
+        console.print_json(told | ({"dropped": dropped.to_dict()} if dropped else {}))
     elif not problems:
         print("sound: tables, files and vectors agree")
     for problem in problems:
         console.say(f"problem: {problem}")
     return console.EXIT_FAILED if problems else console.EXIT_DONE
+
+
+def _repair(store: IndexStore, index: str) -> Dropped | None:
+    """Says what was done, and returns what was taken out."""
+    from indexer.store.drop import drop_damaged
+    from indexer.store.verify import repair_vectors
+
+    dropped = None
+    with contextlib.suppress(IndexFormatError):  # of the tables: it is among the problems then
+        dropped = drop_damaged(store)
+        if dropped:
+            _say_dropped(dropped, index)
+        if repair_vectors(store):
+            console.say("the vectors were rebuilt from the tables")
+    return dropped
+
+
+def _say_dropped(dropped: Dropped, index: str) -> None:
+    for file in dropped.files:
+        console.say(f"damaged file of moments taken out: {file!r}")
+    for video in dropped.videos[:_NAMED]:
+        console.say(f"video taken out: {video!r}")
+    if len(dropped.videos) > _NAMED:
+        console.say(f"and {len(dropped.videos) - _NAMED} more; --json names them all")
+    console.say(
+        f"{len(dropped.files)} files and {len(dropped.videos)} videos taken out; "
+        f"`videobert index SOURCE --into {index}` brings the videos back"
+    )
 
 
 def _shown(name: str, value: Any) -> str:

@@ -193,6 +193,8 @@ def _print_result(result: SearchResult, num_segments: int, json: bool) -> None:
 
 
 def _print_moments(result: SearchResult, num_segments: int) -> None:
+    from indexer.query.calibration import percent
+
     if not result.results:
         console.say("the index holds no moments yet" if not num_segments else "nothing found")
         return
@@ -204,7 +206,7 @@ def _print_moments(result: SearchResult, num_segments: int) -> None:
             _short(moment.video) + (f" (+{moment.num_alike} alike)" if moment.num_alike else ""),
             f"{console.clock(moment.start_s)}–{console.clock(moment.end_s)}",
             f"{moment.score:.3f}",
-            f"{moment.confidence:.0%}",
+            percent(moment.confidence),
             ", ".join(label.label for label in moment.labels[:3])
             + (f' "{moment.snippet or moment.transcript}"' if moment.snippet or moment.transcript else ""),
         ]

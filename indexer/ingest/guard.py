@@ -81,6 +81,7 @@ class GuardedDecoder:
         self._command = list(command) if command is not None else own_command
         self._child: _Child | None = None
         self._num_reads = 0
+        self._is_stopped = False
         self.num_children = self.num_timeouts = self.num_crashes = 0
 
     def read_video(
@@ -133,9 +134,18 @@ class GuardedDecoder:
 
     def start(self) -> None:
         """Starts the child now, to save the first read the wait for it."""
-        if self._child is None:
+        if self._child is None and not self._is_stopped:
             self._child = _Child(self._command, self._timeout_s)
             self.num_children += 1
+        if self._is_stopped:  # before, or meanwhile
+            self.close()
+            raise _ChildDiedError("the run was stopped")
+
+    def stop(self) -> None:
+        """For another thread: whatever is being read, and all that would be, fails at once. There is no way back."""
+        self._is_stopped = True
+        if (child := self._child) is not None:
+            child.end()
 
     def require_hardware(self) -> None:
         """Waits until the child has tried the GPU, if one is to decode.
@@ -287,6 +297,10 @@ class _Child:
             code = self._process.wait(timeout=5)
             return signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return "it closed its pipe"
+
+    def end(self) -> None:
+        """Kills the process and leaves the pipes to the thread that may be reading from them."""
+        self._process.kill()
 
     def kill(self) -> None:
         self._process.kill()

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from indexer.ingest.emptied import in_empty_folders
 from indexer.ingest.files import VideoFile
 from indexer.ingest.on_disk import OnDisk
 from indexer.ingest.sources import Listing
@@ -39,6 +40,7 @@ class Plan:
         num_unchanged: as they are in the ledger, which holds their moments.
         num_still_failed: as they are in the ledger, which says that they failed.
         vanished: URIs in the ledger that these sources cover but that no longer exist, in order.
+        spared: likewise, but in an empty folder, perhaps of a disk that is not mounted: the folder by URI.
     """
 
     new: OnDisk[VideoFile]
@@ -46,6 +48,7 @@ class Plan:
     num_unchanged: int
     num_still_failed: int
     vanished: list[str]
+    spared: dict[str, str]
 
 
 def diff(listing: Listing, known: Iterable[KnownVideo], *, retry_failed: bool = False) -> Plan:
@@ -61,25 +64,27 @@ def diff(listing: Listing, known: Iterable[KnownVideo], *, retry_failed: bool = 
     """
     new, changed = OnDisk(VideoFile), OnDisk(VideoFile)
     left_alone = Counter[str]()
-    vanished: list[str] = []
+    gone: list[str] = []
     missing = {missing.uri: missing.gone for missing in listing.missing}
     for file, before in _side_by_side(listing.files, known):
         if before is None:
             assert file is not None
             new.add(file)
         elif file is None:
-            vanished += [before.uri] if missing.get(before.uri, listing.covers(before.uri)) else []
+            gone += [before.uri] if missing.get(before.uri, listing.covers(before.uri)) else []
         elif _differs(file, before) or has_other_subtitles(file, before) or (retry_failed and before.status == FAILED):
             changed.add(file)
         else:
             left_alone[before.status] += 1
     num_still_failed = left_alone[FAILED]
+    spared = dict(in_empty_folders(gone))
     return Plan(
         new=new,
         changed=changed,
         num_unchanged=left_alone.total() - num_still_failed,
         num_still_failed=num_still_failed,
-        vanished=vanished,
+        vanished=[uri for uri in gone if uri not in spared],
+        spared=spared,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,17 @@ _NEAREST_QUERIES, _HITS = 20, 3
 _EXAMPLES, _NEIGHBOURS = 256, 100
 _EVERYDAY = Path(__file__).with_name("background_queries.txt")
 _SHORT_AND_LONG = Path(__file__).with_name("short_and_long_queries.txt")
+
+
+_HUNDREDTHS = [number / 100 for number in range(100)]
+
+
+def percent(share: float) -> str:
+    """`97%` of 0.979: never rounded up, so that what is shown reaches a border, as 85 %, just when the value does.
+
+    Never 100 %: no share that was measured on a few hundred queries is certain.
+    """
+    return ">99%" if share > _HUNDREDTHS[-1] else f"{max(1, bisect_right(_HUNDREDTHS, share)) - 1}%"
 
 
 class Background(NamedTuple):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from indexer.query.calibration import percent
 from indexer.query.results import Classification, Label, SearchResult
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def search_html(result: SearchResult) -> str:
             moment.segment_id,
             moment.video,
             (moment.start_s, moment.end_s),
-            f"{moment.confidence:.0%} sure · score {moment.score:.3f}"
+            f"{percent(moment.confidence)} sure · score {moment.score:.3f}"
             + (f" · {moment.num_alike} more alike" if moment.num_alike else ""),
             _labels(moment.labels) + _quote(moment.snippet, moment.transcript),
         )
@@ -83,7 +84,7 @@ def _pictures(segment_ids: Sequence[int], snapshot: Snapshot | None) -> dict[int
 
 
 def _labels(labels: Iterable[Label]) -> str:
-    return ", ".join(f"{_text(one.label)} {one.score:.0%}" for one in list(labels)[:_NUM_LABELS])
+    return ", ".join(f"{_text(one.label)} {_text(percent(one.score))}" for one in list(labels)[:_NUM_LABELS])
 
 
 def _quote(snippet: str | None, transcript: str | None) -> str:

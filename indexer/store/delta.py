@@ -25,6 +25,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from indexer.errors import IndexFormatError, StorageError
 from indexer.storage import Location, ObjectPath, is_object_uri, location, open_binary
 from indexer.storage.s3 import broke_off, delta_options, explain, is_unreachable, persistently
+from indexer.store.flush import flush_commits
 
 Read = TypeVar("Read")
 # In a bucket each reader waits for its answers. On this machine each costs memory that allocators keep for its thread.
@@ -61,6 +62,7 @@ def create_delta(folder: Location, schema: pa.Schema, name: str) -> None:
         if isinstance(folder, ObjectPath):
             raise StorageError(f"the table {str(folder)!r} cannot be created: {detail_of(error, folder)}") from None
         raise
+    flush_commits(folder, after=-1)
 
 
 def open_delta(folder: Location, version: int | None = None) -> DeltaTable:
@@ -106,7 +108,7 @@ def _require_written(table: DeltaTable, folder: Location) -> None:
                 last = "delete it and all of a higher number there" if number < version else "delete it"
                 raise IndexFormatError(
                     f"the log entry {str(entry)!r} is empty, as a machine that lost power leaves it: {last}, then run "
-                    "`videobert verify`, and `videobert index` for what is missing"
+                    "`videobert verify --repair`, and `videobert index` for what is missing"
                 )
 
 
@@ -143,8 +145,10 @@ def compare_and_swap(folder: Location, commit: Callable[[DeltaTable], None], fai
     """
     for attempt in range(MAX_ATTEMPTS):
         table = open_delta(folder)
+        version = table.version()
         try:
             commit(table)
+            flush_commits(folder, after=version)
             return table
         except CommitFailedError:
             pass
@@ -282,6 +286,11 @@ def opened_parquet(file: str, footer: pq.FileMetaData | None = None) -> Iterator
             yield stack.enter_context(pq.ParquetFile(source, metadata=footer, page_checksum_verification=True))
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         detail = " ".join(str(error).split())[:200].rstrip(".")
-        raise IndexFormatError(
-            f"the file {file!r} cannot be read: {detail}; restore it from a backup, or index again into a new folder"
-        ) from error
+        raise IndexFormatError(f"the file {file!r} cannot be read: {detail}; {remedy(where)}") from error
+
+
+def remedy(file: Location) -> str:
+    """What to do about a file of a table that is missing or damaged."""
+    if file.parent.name == "segments":
+        return "restore it from a backup, or take it out of the index with `videobert verify --repair`"
+    return "restore it from a backup, or index again into a new folder"

@@ -30,6 +30,7 @@ from indexer.store.delta import (
     parquet_parts,
     read_parquet_files,
 )
+from indexer.store.flush import flush_commits
 
 # The ledger alone says "removed"; such a row is deleted by the commit that carries it.
 _REMOVED = "removed"
@@ -178,6 +179,7 @@ class Ledger:
         except (DeltaError, OSError) as error:
             if _generation(open_delta(self._folder)) != generation:  # else only the answer was lost
                 raise StorageError(f"the ledger could not be written: {detail_of(error, self._folder)}") from error
+        flush_commits(self._folder, after=version)
         self.generation = generation
         return True
 

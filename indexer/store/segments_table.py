@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,14 +17,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from indexer import schema
 from indexer.errors import StorageError
-from indexer.storage import Location, new_file
+from indexer.storage import Location, location, new_file
 from indexer.storage.s3 import persistently
-from indexer.store.delta import create_delta, data_files, detail_of, open_delta
+from indexer.store.delta import (
+    COMPARE_AND_SWAP,
+    MAX_ATTEMPTS,
+    compare_and_swap,
+    create_delta,
+    data_files,
+    detail_of,
+    open_delta,
+)
+from indexer.store.flush import flush_commits
 
 # Small row groups: showing one moment reads one group, about 2 MB at the default settings.
 _ROWS_PER_GROUP = 128
@@ -118,13 +128,51 @@ class SegmentsTable:
         actions: list[AddAction | RemoveAction] = [
             AddAction(file.name, file.size_bytes, {}, now_ms, True, file.statistics) for file in files
         ]
+
+        def commit() -> int:
+            table = open_delta(self.folder)
+            version = table.version()
+            table.create_write_transaction(actions, mode="append", schema=schema.SEGMENTS)
+            return version
+
         try:
-            persistently(  # a file that is added twice is there once
-                lambda: open_delta(self.folder).create_write_transaction(actions, mode="append", schema=schema.SEGMENTS)
-            )
+            version = persistently(commit)  # a file that is added twice is there once
         except (DeltaError, OSError) as error:
             raise StorageError(f"moments could not be committed: {detail_of(error, self.folder)}") from error
+        flush_commits(self.folder, after=version)
+
+    def drop(self, files: Collection[str]) -> None:
+        """Takes files out of the table in one commit; what is not in it is passed over.
+
+        Raises:
+            StorageError: the storage refused, or other writers won every race for too long.
+        """
+
+        def commit(table: DeltaTable) -> None:
+            there = self._sizes(table)
+            now_ms = int(time.time() * 1000)
+            actions: list[AddAction | RemoveAction] = [
+                RemoveAction(location(file).name, True, now_ms, there[file], {}) for file in files if file in there
+            ]
+            if actions:
+                table.create_write_transaction(
+                    actions, mode="append", schema=schema.SEGMENTS, commit_properties=COMPARE_AND_SWAP
+                )
+
+        if compare_and_swap(self.folder, commit, "files could not be taken out of the moments") is None:
+            raise StorageError(
+                f"files could not be taken out of the moments in {MAX_ATTEMPTS} attempts: "
+                "other runs keep writing to this index; run again later"
+            )
 
     def files(self) -> list[str]:
         """Paths of the committed files, sorted by name."""
         return data_files(open_delta(self.folder), self.folder)
+
+    def sizes(self) -> dict[str, int]:
+        """The same, with the bytes that each had when it was written."""
+        return self._sizes(open_delta(self.folder))
+
+    def _sizes(self, table: DeltaTable) -> dict[str, int]:
+        actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"]).to_pylist()
+        return {str(self.folder / action["path"]): action["size_bytes"] for action in actions}

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from indexer import schema
 from indexer.errors import IndexDirectoryError
 from indexer.storage import Location
-from indexer.store.delta import open_delta, read_parquet_files
+from indexer.store.delta import open_delta, read_parquet_files, remedy
 from indexer.store.index import IndexStore
 from indexer.store.key_files import list_key_files, open_key_file
 from indexer.store.keyword_files import list_keyword_manifests
@@ -75,10 +75,11 @@ def _file_problems(store: IndexStore) -> Iterator[str]:
             try:
                 size = path.stat().st_size
             except FileNotFoundError:
-                yield f"the file {_shown(path)} is in the log but missing: restore it, or index its videos again"
+                yield f"the file {_shown(path)} is in the log but missing: {remedy(path)}"
                 continue
             if size != action["size_bytes"]:
-                yield f"the file {_shown(path)} has {size} bytes, the log says {action['size_bytes']}"
+                expected = action["size_bytes"]
+                yield f"the file {_shown(path)} has {size} bytes, the log says {expected}: {remedy(path)}"
 
 
 def _snapshot_problems(snapshot: Snapshot) -> Iterator[str]:
@@ -98,7 +99,7 @@ def _snapshot_problems(snapshot: Snapshot) -> Iterator[str]:
         uri = snapshot.videos["uri"][int(row)].as_py()
         yield (
             f"the video {uri!r} has {found[row]} moments, the ledger says {expected[row]}: "
-            "take it out with `videobert remove`, then index it again"
+            "take it out with `videobert verify --repair`, then index it again"
         )
     feature_bytes = 2 * int(np.prod(snapshot.config.feature_shape))
     visible = {number: file_rows for number, _, file_rows in snapshot.rows.by_file()}

@@ -111,7 +111,8 @@ def cut_into_small_parts():
 def encode_parts_here():
     from indexer import parts, pipeline
     real = pipeline.encode_in_threads
-    pipeline.encode_in_threads = lambda items, settings, _: real(parts.cut_long_videos(items, 2, settings), settings, 1)
+    cut = parts.cut_long_videos
+    pipeline.encode_in_threads = lambda items, settings, *_: real(cut(items, 2, settings), settings, 1)
 
 from indexer.config import RunConfig, SamplingConfig
 from indexer.pipeline import index_videos

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from indexer.config import RunConfig
-from indexer.errors import SourceError, StorageError
+from indexer.errors import IndexFormatError, SourceError, StorageError
 from indexer.export import export_moments
 from indexer.pipeline import retry_videos
 from indexer.query.diversity import Diversity
 from indexer.query.video_index import VideoIndex
 from indexer.storage import ObjectPath
 from indexer.store.compact import compact
+from indexer.store.drop import drop_damaged
 from indexer.store.index import IndexStore
 from indexer.store.report import describe
 from indexer.store.verify import repair_vectors, verify
@@ -140,6 +141,39 @@ def test_damaged_vectors_in_a_bucket_are_noticed_and_rebuilt(clips, bucket, run_
     assert any("is damaged" in problem for problem in verify(IndexStore.open(bucket / "index")))
     assert repair_vectors(IndexStore.open(bucket / "index"))
     assert verify(IndexStore.open(bucket / "index")) == []
+
+
+def test_damaged_moments_in_a_bucket_are_taken_out_and_come_back(clips, bucket, run_index, rows_of):
+    run_index(clips, into=bucket / "index")
+    before = rows_of(bucket / "index", _NAMELESS)
+    cut, missing, *_ = sorted((bucket / "index").glob("segments/*.parquet"))
+    cut.write_bytes(cut.read_bytes()[:-50])
+    missing.unlink()
+    with pytest.raises(IndexFormatError, match="videobert verify --repair"):
+        IndexStore.open(bucket / "index").snapshot()
+
+    dropped = drop_damaged(IndexStore.open(bucket / "index"))
+
+    assert dropped is not None
+    assert dropped.files == [str(cut), str(missing)]
+    run = run_index(clips, into=bucket / "index")
+    assert run.indexed == len(dropped.videos) > 0
+    assert rows_of(bucket / "index", _NAMELESS) == before
+    assert verify(IndexStore.open(bucket / "index")) == []
+
+
+@pytest.mark.parametrize("fault", [Fault(503, "SlowDown"), Fault(403, "AccessDenied"), Fault(after_bytes=10)])
+def test_moments_that_a_bucket_does_not_give_now_are_not_damaged(clips, bucket, run_index, s3, monkeypatch, fault):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    run_index(clips, into=bucket / "index")
+    store = IndexStore.open(bucket / "index")
+    before = store.state()
+    s3.fault = lambda method, key, nth: fault if "segments/part-" in key and method == "GET" else None
+    with pytest.raises((StorageError, IndexFormatError)):
+        drop_damaged(store)
+    s3.reset()
+    assert store.state() == before
+    assert verify(store) == []
 
 
 def test_globs_and_manifests_name_objects(clips, bucket, run_index, rows_of, tmp_path):

@@ -336,3 +336,43 @@ def test_handful_goes_to_the_cluster_in_a_ray_job(tmp_path, videos, monkeypatch)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(WorkerError, match="nothing answers at the Ray address"):
         index_videos([str(videos)], tmp_path / "index", model="tiny_test", sampling=SamplingConfig(), run=RunConfig())
+
+
+def names(rows) -> list[str]:
+    return sorted({Path(row["uri"]).name for row in rows})
+
+
+@pytest.mark.parametrize("emptied", ["disk", "disk/2024"])
+def test_videos_of_an_empty_folder_are_not_pruned(videos, run_index, rows_of, emptied):
+    (videos / "disk").mkdir()
+    (videos / "sub").rename(videos / "disk" / "2024")
+    run_index(videos)
+    (videos / "a.mp4").unlink()
+    shutil.rmtree(videos / emptied)
+    (videos / emptied).mkdir()
+
+    run = run_index(videos, prune=True)
+
+    assert (run.removed, run.spared) == (1, {str(videos / "disk/2024/c.avi"): str(videos / emptied)})
+    assert names(rows_of()) == ["b.mkv", "c.avi"]
+    (videos / emptied).rmdir()
+    (videos / "disk" / "other.txt").parent.mkdir(exist_ok=True)
+    (videos / "disk" / "other.txt").touch()
+    run = run_index(videos, prune=True)
+    assert (run.removed, run.spared) == (1, {})
+    assert names(rows_of()) == ["b.mkv"]
+
+
+def test_videos_moved_out_of_a_folder_that_stays_have_one_name(videos, run_index, rows_of):
+    run_index(videos)
+    (videos / "sub" / "c.avi").rename(videos / "moved.avi")
+    run = run_index(videos, prune=True)
+    assert (run.removed, run.spared) == (1, {})
+    assert names(rows_of()) == ["a.mp4", "b.mkv", "moved.avi"]
+
+
+def test_deleted_folder_is_pruned(videos, run_index, rows_of):
+    run_index(videos)
+    shutil.rmtree(videos / "sub")
+    assert run_index(videos, prune=True).removed == 1
+    assert names(rows_of()) == ["a.mp4", "b.mkv"]

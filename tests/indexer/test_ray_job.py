@@ -34,6 +34,7 @@ def ray_head(tmp_path_factory) -> Iterator[tuple[str, dict[str, str]]]:
         "RAY_TMPDIR": str(folder)[:40],
         "RAY_AUTH_MODE": "disabled",
         "RAY_raylet_start_wait_time_s": "120",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # the only node has nobody to hand its work to, and waits 30 s
     }
     port, dashboard = free_port(), free_port()
     command = [RAY, "start", "--head", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}"]

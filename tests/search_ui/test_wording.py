@@ -1,5 +1,6 @@
 import pytest
 
+from indexer.query.calibration import percent
 from search_ui import wording
 
 
@@ -32,11 +33,6 @@ def test_escaped_leaves_no_punctuation_to_markdown():
     assert wording.escaped("*a*_[b](c):d[e]<f>$g$") == r"\*a\*\_\[b\]\(c\)\:d\[e\]\<f\>\$g\$"
 
 
-@pytest.mark.parametrize(("share", "expected"), [(1.0, ">99%"), (0.991, ">99%"), (0.989, "98%"), (0.0, "0%")])
-def test_percent_is_never_certain_and_never_rounded_up(share, expected):
-    assert wording.percent(share) == expected
-
-
 @pytest.mark.parametrize(
     ("confidence", "words"),
     [
@@ -50,6 +46,12 @@ def test_percent_is_never_certain_and_never_rounded_up(share, expected):
 )
 def test_confidence_badge_speaks_of_a_match_only_for_one(confidence, words):
     assert words in wording.confidence_badge(confidence)
+
+
+def test_badge_and_chip_have_the_numbers_of_the_command_line():
+    assert percent(0.975) == "97%"
+    assert wording.confidence_badge(0.975) == r":green-badge[Strong match 97\%]"
+    assert wording.label_chips([("cat", 0.545)]) == r":gray-badge[cat 54\%]"
 
 
 @pytest.mark.parametrize(

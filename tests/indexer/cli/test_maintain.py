@@ -141,11 +141,11 @@ def test_verify_repairs_vectors_on_request(videobert, copied_index):
     assert "rebuilt" not in videobert("verify", copied_index, "--repair")[2]
 
 
-def test_verify_cannot_repair_a_table(videobert, copied_index):
-    next((copied_index / "segments").glob("part-*.parquet")).unlink()
+def test_verify_cannot_repair_the_ledger(videobert, copied_index):
+    next((copied_index / "videos").glob("part-*.parquet")).unlink()
     code, _, err = videobert("verify", copied_index, "--repair")
     assert code == 1
-    assert "missing" in err
+    assert "missing: restore it from a backup, or index again into a new folder" in err
 
 
 def test_failures_can_be_written_as_parquet(videobert, videos, tmp_path):
@@ -181,3 +181,26 @@ def test_bad_input_is_one_clear_line(videobert, indexed, tmp_path, args, code, t
     assert text in err
     assert err.startswith("error: ")
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_prune_names_the_empty_folder_whose_videos_stay(videobert, index, videos, options):
+    (videos / "sub" / "c.avi").unlink()
+    code, out, err = videobert("index", videos, "--into", index, "--model", "tiny_test", "--prune", "--json", *options)
+    assert (code, json_line(out)["removed"]) == (0, 0)
+    assert set(json_line(out)) == {"indexed", "unchanged", "failed", "removed", "segments", "video_s", "wall_s"}
+    assert f"1 videos of the empty folder '{videos / 'sub'}' were not pruned" in err
+    assert "not pruned" not in videobert("index", videos, "--into", index, "--model", "tiny_test")[2]
+    assert len(ledger(index)) == 3
+
+
+def test_videos_of_a_manifest_on_a_disk_that_is_not_mounted_stay(videobert, videos, tmp_path):
+    (tmp_path / "list.txt").write_text("videos/a.mp4\nvideos/sub/c.avi\n")
+    arguments = ("index", tmp_path / "list.txt", "--into", tmp_path / "i", "--model", "tiny_test")
+    videobert(*arguments)
+    (videos / "sub" / "c.avi").unlink()
+    code, _, err = videobert(*arguments, "--prune")
+    assert code == 3
+    assert "1 videos of the empty folder" in err
+    assert "videos failed" not in err, "there is nothing of it among the failures"
+    assert len(ledger(tmp_path / "i")) == 2

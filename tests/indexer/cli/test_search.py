@@ -1,9 +1,15 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+
+from indexer.cli.search import _print_result
+from indexer.query.notebook import search_html
+from indexer.query.results import Moment, SearchResult
+from search_ui.wording import confidence_badge
 
 
 @pytest.fixture
@@ -106,3 +112,23 @@ print(list(frame["number"]), pa.array(frame["number"]).to_pylist())
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     rows = [{"number": number, "name": name} for number, name in enumerate(["a", None, "c"])]
     assert done.stdout.splitlines() == [f"{rows} False", "[0, 1, 2] [0, 1, 2]"]
+
+
+@pytest.mark.parametrize("confidence", [0.975, 0.8499, 0.999])
+def test_the_table_says_how_sure_as_the_page_does(confidence, capsys):
+    moment = Moment(
+        rank=1,
+        video="a.mp4",
+        start_s=0.0,
+        end_s=1.0,
+        score=0.3,
+        confidence=confidence,
+        labels=[],
+        transcript=None,
+        segment_id=1,
+    )
+    result = SearchResult(query="cats", matched=True, results=[moment])
+    _print_result(result, 1, json=False)
+    (shown,) = re.findall(r">?\d+%", capsys.readouterr().out)
+    assert f" {shown}]" in confidence_badge(confidence).replace("\\", "")
+    assert f"{shown} sure" in search_html(result).replace("&gt;", ">")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from indexer.query import calibration as module
-from indexer.query.calibration import MATCH_CONFIDENCE, Background, Calibration
+from indexer.query.calibration import MATCH_CONFIDENCE, Background, Calibration, percent
 
 
 def unit(count, dim=32, seed=0):
@@ -134,3 +134,18 @@ def test_background_vectors_are_kept_and_a_damaged_copy_is_made_anew(tmp_path):
     (file,) = (tmp_path / "videobert").glob("background-*.npy")
     file.write_bytes(b"damaged")
     np.testing.assert_array_equal(module.background_vectors(Encoder(), "fingerprint"), first)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(1.0, ">99%"), (0.991, ">99%"), (0.99, "99%"), (0.989, "98%"), (0.975, "97%"), (0.0, "0%"), (-0.1, "0%")],
+)
+def test_percent_is_never_certain_and_never_rounded_up(share, expected):
+    assert percent(share) == expected
+
+
+@pytest.mark.parametrize("hundredths", range(1, 100))
+def test_percent_reaches_a_border_just_when_the_value_does(hundredths):
+    border = hundredths / 100  # as in `share >= 0.85`
+    assert percent(border) == f"{hundredths}%"
+    assert percent(float(np.nextafter(border, 0))) == f"{hundredths - 1}%"
