@@ -80,14 +80,14 @@ def die_once():
 
 def die_over(name):
     from indexer.batches import BatchEncoder
-    real = BatchEncoder._encode
+    real = BatchEncoder._begin
 
     def encode(self, item, *rest):
         if item.file.uri.endswith(name):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(self, item, *rest)
 
-    BatchEncoder._encode = encode
+    BatchEncoder._begin = encode
 
 def start_two_nodes():
     from ray.cluster_utils import Cluster
@@ -217,7 +217,7 @@ POINTS = [
 ]
 ACTOR_POINTS = [
     *around("actor", "indexer.batches:BatchEncoder.encode", 2),
-    *around("actor", "indexer.batches:BatchEncoder._encode", 2),
+    *around("actor", "indexer.batches:BatchEncoder._begin", 2),
     *around("actor", SEGMENT_FILE, 2),
     *(Kill("actor", PARQUET, nth=n) for n in (1, 2)),
 ]
