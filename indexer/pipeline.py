@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from indexer import schema
-from indexer.batches import EncoderSettings
+from indexer.batches import EncoderSettings, work_order
 from indexer.config import DEFAULT_SAMPLING_MODE, IndexConfig, RunConfig, SamplingConfig
 from indexer.default_model import DefaultModel, default_model
 from indexer.errors import IndexNotFoundError
@@ -164,7 +164,7 @@ def _settings_of(path: str | Location) -> IndexConfig | None:
 def _encode(files: Sequence[VideoFile], recorder: Recorder, in_process: bool | None) -> RunSummary:
     """Brings in a list of files, wherever it comes from, and builds the vectors."""
     store, run = recorder.store, recorder.run
-    todo = [recorder.work_item(file) for file in files]
+    todo = sorted(map(recorder.work_item, files), key=work_order)
     if todo:
         settings = EncoderSettings(
             index_path=str(store.path),
@@ -207,7 +207,7 @@ def _is_handful(files: Sequence[VideoFile], run: RunConfig) -> bool:
     return not wants_ray and is_handful(files)
 
 
-def _encode_on_ray(items: Sequence[WorkItem], settings: EncoderSettings, run: RunConfig) -> Iterator[BatchResult]:
+def _encode_on_ray(items: Collection[WorkItem], settings: EncoderSettings, run: RunConfig) -> Iterator[BatchResult]:
     from indexer.ray_encoding import encode_on_ray, load_ray_data, ray_cluster  # loaded only when there is work
 
     with ray_cluster(run.address, meanwhile=load_ray_data) as cluster:
