@@ -190,7 +190,7 @@ def test_one_failed_part_fails_the_video_and_a_later_try_brings_it_in(video, sto
     recorder = Recorder(store, RunConfig(), time.monotonic(), lambda progress: None)
     again = recorder.work_item(look_at(str(video)))
     assert again.attempts == 2
-    run(store, cut_long_videos([again], 2, settings_of(store)))
+    run(store, list(cut_long_videos([again], 2, settings_of(store))))
     whole = make_store(tmp_path / "whole")
     run(whole, [WorkItem(file=look_at(str(video)), attempts=2)])
     assert (visible(store), ledger(store)) == (visible(whole), ledger(whole))
