@@ -13,8 +13,9 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -48,6 +49,8 @@ _NO_PROGRESS_LIMIT_S = -1
 _CONNECT_LIMIT_S = 10.0
 # Batches that are being encoded or wait for it: enough to go on with while the driver commits.
 _UNDER_WAY_PER_WORKER = 4
+# The first row of all, which comes back as soon as a worker is there.
+_NO_SEAT = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +184,8 @@ def encode_on_ray(
     models = start_shared_models(settings, "cuda" if on_gpu else "cpu", num_models)
     exchange = _shared_exchange(num_workers)
     _quieten(ray.data.DataContext.get_current())
-    seats = [{"seat": number} for number in range(num_workers)]
-    dataset = ray.data.from_items(seats, override_num_blocks=num_workers).map_batches(
+    seats = [{"seat": number} for number in (_NO_SEAT, *range(num_workers))]
+    dataset = ray.data.from_items(seats, override_num_blocks=len(seats)).map_batches(
         EncodingWorker,
         fn_constructor_args=(settings, exchange, models),
         batch_size=1,
@@ -198,7 +201,7 @@ def encode_on_ray(
 
 
 def _swapped(
-    batches: Iterable[list[WorkItem]], exchange: Any, workers: Future[None], max_under_way: int
+    batches: Iterable[list[WorkItem]], exchange: Any, workers: Future[Any], max_under_way: int
 ) -> Iterator[BatchResult]:
     """Gives batches to the workers, a few more than they are at, and yields the results."""
     numbered = ((number, json.dumps([item.to_json() for item in batch])) for number, batch in enumerate(batches))
@@ -210,7 +213,7 @@ def _swapped(
         new = dict(islice(numbered, max_under_way - len(under_way)))
         under_way |= new
         is_over = len(under_way) < max_under_way
-        name, results = ray.get(exchange.swap.remote(again | new, is_over))
+        name, results = ray.get(exchange.swap.remote(again | new, is_over, known_as))
         for number, row in results:
             if under_way.pop(number, None) is not None:
                 yield _result(row)
@@ -223,12 +226,20 @@ def _swapped(
 
 
 @contextmanager
-def _at_work(dataset: ray.data.Dataset, exchange: Any) -> Iterator[Future[None]]:
-    """Runs the workers in a thread, which ends when they do. Left early, it kills them: a batch may take minutes."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        workers = thread.submit(_run, dataset)
+def _at_work(dataset: ray.data.Dataset, exchange: Any) -> Iterator[Future[Any]]:
+    """Waits for the first worker, then runs them in a thread, which ends when they do.
+
+    Left early, it kills them, as a batch may take minutes. Before there are any, Ray Data can only be stopped by the
+    thread that waits for it: this one.
+    """
+    with closing(_blocks(dataset)) as blocks, ThreadPoolExecutor(max_workers=1) as thread:
+        next(blocks)
+        workers = thread.submit(deque, blocks, maxlen=0)
         try:
             yield workers
+            while not workers.done():  # told again, as the exchange may have been started again
+                ray.get(exchange.stop.remote())
+                wait([workers], timeout=1.0)
             workers.result()
         finally:
             if not workers.done():
@@ -236,9 +247,9 @@ def _at_work(dataset: ray.data.Dataset, exchange: Any) -> Iterator[Future[None]]
                     ray.kill(worker)
 
 
-def _run(dataset: ray.data.Dataset) -> None:
-    """Has the workers work. Ray Data's own generator is closed here: collected later, after Ray has been shut down, it
-    would raise.
+def _blocks(dataset: ray.data.Dataset) -> Generator[Any, None, None]:
+    """What Ray Data gives. Its own generator is closed here: collected later, after Ray has been shut down, it would
+    raise.
 
     Raises:
         WorkerError: whatever Ray Data raised; errors from inside it are of any type.
@@ -246,8 +257,7 @@ def _run(dataset: ray.data.Dataset) -> None:
     try:
         blocks: Any = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
         with closing(blocks):
-            for _ in blocks:
-                pass
+            yield from blocks
     except Exception as error:
         raise _stopped(_one_line(error)) from error
 
@@ -293,6 +303,8 @@ class EncodingWorker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         seat, done = int(row["seat"][0]), None
+        if seat == _NO_SEAT:
+            return {"seat": [seat]}
         while turn := ray.get(self._exchange.turn.remote(seat, self._id, done)):
             number, batch, is_deadly = turn
             done = number, self._row([WorkItem.from_json(item) for item in json.loads(batch)], is_deadly)
@@ -353,7 +365,7 @@ def _quieten(context: ray.data.DataContext) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = _NO_PROGRESS_LIMIT_S
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors it raises too
 
 
 def _one_line(error: BaseException) -> str:

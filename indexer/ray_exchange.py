@@ -100,12 +100,15 @@ class Exchange:
             self._num_starts = 0
             return Turn(held.number, held.batch, is_deadly=held.num_begun > MAX_DEATHS + 1)
 
-    async def swap(self, batches: Mapping[int, str], is_over: bool) -> tuple[str, list[tuple[int, dict[str, Any]]]]:
+    async def swap(
+        self, batches: Mapping[int, str], is_over: bool, known_as: str
+    ) -> tuple[str, list[tuple[int, dict[str, Any]]]]:
         """The driver gives batches and takes results, for which it waits a moment if there are none.
 
         Args:
             batches: by number; those that are here already are not taken twice.
-            is_over: no more will come.
+            is_over: no more will come; but if the driver takes this object for another one, it has more to give.
+            known_as: the name that the driver was told last.
 
         Returns:
             The name of this object, which is another one when it has been started again; numbers and results. After
@@ -114,7 +117,7 @@ class Exchange:
         async with self._changed:
             here = {number for number, _ in self._todo} | {held.number for held in self._held.values()}
             self._todo += [batch for batch in batches.items() if batch[0] not in here]
-            self._is_over = is_over
+            self._is_over = is_over and known_as == self._name
             self._changed.notify_all()
             if self._todo or self._held:
                 with contextlib.suppress(TimeoutError):

@@ -37,7 +37,7 @@ def test_a_batch_is_given_again_until_its_result_has_come_and_is_deadly_in_the_e
         exchange = Exchange(num_workers=2)
         waiting = asyncio.ensure_future(exchange.turn(0, "w", None))
         await asyncio.sleep(0)
-        _, results = await exchange.swap({7: "seven", 8: "eight"}, is_over=True)
+        _, results = await exchange.swap({7: "seven", 8: "eight"}, is_over=True, known_as=exchange._name)
         assert results == []
         turns = [await waiting] + [await exchange.turn(0, "w", None) for _ in range(4)]
         assert [(turn.number, turn.batch) for turn in turns] == [(7, "seven")] * 5
@@ -46,7 +46,7 @@ def test_a_batch_is_given_again_until_its_result_has_come_and_is_deadly_in_the_e
         assert eight == (8, "eight", False)
         assert await exchange.turn(1, "x", None) is None, "nothing is left for the other seat"
         assert await exchange.turn(0, "w", (8, {"row": 2})) is None
-        _, results = await exchange.swap({}, is_over=True)
+        _, results = await exchange.swap({}, is_over=True, known_as=exchange._name)
         assert results == [(7, {"row": 1}), (8, {"row": 2})]
 
     run(steps())
@@ -58,13 +58,27 @@ def test_a_result_that_is_sent_twice_takes_no_other_batch_away(monkeypatch):
 
     async def steps():
         exchange = Exchange(num_workers=1)
-        await exchange.swap({1: "one", 2: "two", 3: "three"}, is_over=True)
+        await exchange.swap({1: "one", 2: "two", 3: "three"}, is_over=True, known_as=exchange._name)
         await exchange.turn(0, "w", None)
         assert (await exchange.turn(0, "w", (1, {}))).number == 2
         assert (await exchange.turn(0, "w", (1, {}))).number == 2
         assert (await exchange.turn(0, "w", (2, {}))).number == 3
-        await exchange.swap({3: "three"}, is_over=True)
+        await exchange.swap({3: "three"}, is_over=True, known_as=exchange._name)
         assert await exchange.turn(0, "w", (3, {})) is None, "what a worker is at is not taken twice"
+
+    run(steps())
+
+
+def test_exchange_that_was_started_again_keeps_the_workers_until_it_has_been_given_what_is_under_way(monkeypatch):
+    monkeypatch.setattr(ray_exchange, "_WAIT_FOR_RESULTS_S", 0.001)
+
+    async def steps():
+        exchange = Exchange(num_workers=1)
+        waiting = asyncio.ensure_future(exchange.turn(0, "w", (4, {})))
+        name, _ = await exchange.swap({}, is_over=True, known_as="the one before")
+        assert not waiting.done()
+        await exchange.swap({5: "five"}, is_over=True, known_as=name)
+        assert (await waiting).number == 5
 
     run(steps())
 
@@ -75,7 +89,7 @@ def test_starts_are_counted_until_a_batch_is_begun(monkeypatch):
     async def steps():
         exchange = Exchange(num_workers=2)
         assert [await exchange.start("w", None) for _ in range(9)] == [True] * 8 + [False]
-        await exchange.swap({0: "a"}, is_over=False)
+        await exchange.swap({0: "a"}, is_over=False, known_as="")
         await exchange.turn(0, "w", None)
         assert await exchange.start("w", None), "a batch was begun: the workers do start"
 
@@ -89,7 +103,7 @@ def test_stopped_exchange_sends_waiting_workers_home_and_names_those_at_work(mon
         exchange = Exchange(num_workers=3)
         for name in "abc":
             await exchange.start(name, f"handle of {name}")
-        await exchange.swap({0: "batch"}, is_over=False)
+        await exchange.swap({0: "batch"}, is_over=False, known_as="")
         await exchange.turn(0, "a", None)
         waiting = asyncio.ensure_future(exchange.turn(1, "b", None))
         await asyncio.sleep(0)
@@ -111,14 +125,14 @@ class Local:
         monkeypatch.setattr(ray_encoding.ray, "get", lambda answer: answer)
         monkeypatch.setattr(ray_exchange, "_WAIT_FOR_RESULTS_S", 0.0001)
 
-    def _swap(self, batches, is_over):
+    def _swap(self, batches, is_over, known_as):
         self.calls += 1
         if self.calls in self.restart_at:
             self.exchange = Exchange(1)
-        return self.loop.run_until_complete(self._swap_and_work(batches, is_over))
+        return self.loop.run_until_complete(self._swap_and_work(batches, is_over, known_as))
 
-    async def _swap_and_work(self, batches, is_over):
-        answer = await self.exchange.swap(batches, is_over)
+    async def _swap_and_work(self, batches, is_over, known_as):
+        answer = await self.exchange.swap(batches, is_over, known_as)
         self.max_held = max(self.max_held, len(self.exchange._todo))
         done = None
         while self.exchange._todo:
@@ -150,7 +164,7 @@ def test_every_batch_gets_one_result_though_the_exchange_is_started_again(local)
 
 def test_workers_that_end_before_all_is_done_are_an_error(monkeypatch):
     monkeypatch.setattr(ray_encoding.ray, "get", lambda answer: answer)
-    lost = SimpleNamespace(swap=SimpleNamespace(remote=lambda batches, is_over: ("name", [])))
+    lost = SimpleNamespace(swap=SimpleNamespace(remote=lambda batches, is_over, known_as: ("name", [])))
     ended: Future[None] = Future()
     ended.set_result(None)
     with pytest.raises(WorkerError, match="ended before all was done; what was committed is kept"):
@@ -208,7 +222,7 @@ def test_run_survives_the_death_of_the_exchange(clips, settings, monkeypatch):
 
 
 @pytest.mark.slow
-def test_run_that_is_left_while_the_workers_are_busy_ends_at_once(clips, settings, monkeypatch):
+def test_run_that_is_left_while_the_workers_are_busy_ends_at_once(clips, settings, monkeypatch, capfd):
     class Hanging(ray_encoding.EncodingWorker):
         def _row(self, items, is_deadly):
             time.sleep(0 if items[0].file.uri == first else 600)
@@ -216,12 +230,25 @@ def test_run_that_is_left_while_the_workers_are_busy_ends_at_once(clips, setting
 
     first = clips[0].file.uri
     monkeypatch.setattr(ray_encoding, "EncodingWorker", Hanging)
-    threads = set(threading.enumerate())
     with ray_cluster(num_cpus=2) as cluster:
         results = encode_on_ray(clips, settings, cluster, RunConfig(num_workers=2, device="cpu"))
         next(results)
         started = time.monotonic()
         results.close()
         assert time.monotonic() - started < 20
-        assert not [thread for thread in threading.enumerate() if "StreamingExecutor" in thread.name]
-    assert set(threading.enumerate()) - threads == set()
+    assert [thread for thread in threading.enumerate() if not thread.daemon] == [threading.main_thread()]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_run_that_waits_for_a_free_core_ends_at_once_when_it_is_stopped(clips, settings):
+    """No worker can start: this process has the only core."""
+    with ray_cluster(num_cpus=1) as cluster:
+        holder = ray.remote(num_cpus=1)(SimpleNamespace).remote()
+        ray.get(holder.__ray_ready__.remote())
+        timer = threading.Timer(8, lambda: os.kill(os.getpid(), signal.SIGINT))
+        timer.start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            next(encode_on_ray(clips, settings, cluster, RunConfig(num_workers=1, device="cpu")))
+        assert time.monotonic() - started < 25
