@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -264,24 +264,30 @@ def failed_batch(items: Sequence[WorkItem], kind: str, message: str) -> BatchRes
     return BatchResult(videos=pa.Table.from_pylist(rows, schema=schema.VIDEOS), part=items[0].part)
 
 
-def make_batches(items: Sequence[WorkItem], num_workers: int) -> list[list[WorkItem]]:
-    """Cuts the work so that each batch takes seconds and all workers finish together: largest files first.
+def work_order(item: WorkItem) -> tuple[int, str, int]:
+    """Sorts items as `make_batches` takes them: the largest first."""
+    return -item.size_bytes, item.file.uri, item.part.number if item.part else 0
+
+
+def make_batches(items: Collection[WorkItem], num_workers: int) -> Iterator[list[WorkItem]]:
+    """Cuts the work so that each batch takes seconds and all workers finish together.
 
     A part of a video is a batch of its own.
 
     Args:
-        items: the videos to encode.
+        items: the videos to encode, in `work_order`; read as the batches are taken.
         num_workers: workers that will share them.
     """
     share = -(-len(items) // max(1, num_workers * _BATCHES_PER_WORKER))
     max_videos = min(_MAX_VIDEOS, max(1, share))
-    batches: list[list[WorkItem]] = []
+    batch: list[WorkItem] = []
     size = 0
-    for item in sorted(items, key=lambda item: (-item.size_bytes, item.file.uri, item.part.number if item.part else 0)):
-        is_alone = item.part is not None or (bool(batches) and batches[-1][0].part is not None)
-        if not batches or is_alone or len(batches[-1]) == max_videos or size + item.size_bytes > _MAX_BYTES:
-            batches.append([])
-            size = 0
-        batches[-1].append(item)
+    for item in items:
+        is_alone = item.part is not None or (bool(batch) and batch[-1].part is not None)
+        if batch and (is_alone or len(batch) == max_videos or size + item.size_bytes > _MAX_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
         size += item.size_bytes
-    return batches
+    if batch:
+        yield batch

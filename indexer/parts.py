@@ -7,16 +7,18 @@ files that no table names.
 
 from __future__ import annotations
 
+import heapq
 import math
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain, islice, takewhile
 
 import pyarrow as pa
 
 from indexer import schema
-from indexer.batches import EncoderSettings
+from indexer.batches import EncoderSettings, work_order
 from indexer.config import SamplingConfig
 from indexer.errors import VideoError
 from indexer.ingest.encode import MOMENTS_AT_ONCE
@@ -34,30 +36,58 @@ _MIN_PART_BYTES = 16 << 20
 _MAX_PROBED, _PROBED_AT_ONCE = 256, 8
 
 
-def cut_long_videos(items: Collection[WorkItem], num_workers: int, settings: EncoderSettings) -> list[WorkItem]:
+def cut_long_videos(items: Collection[WorkItem], num_workers: int, settings: EncoderSettings) -> Collection[WorkItem]:
     """Replaces videos that would keep one worker busy long after the others by their parts.
 
     At most four videos a worker are opened for it, whatever there is to do. One that does not say how long it is, or
     whose bytes may be in the index already, stays whole.
 
     Args:
-        items: the videos to encode.
+        items: the videos to encode, in `work_order`.
         num_workers: workers that will share them; one shares nothing.
         settings: of the workers.
+
+    Returns:
+        The items, likewise in `work_order`, read from `items` whenever it is gone through.
     """
-    items = list(items)
+    if num_workers < 2:
+        return items
     part_bytes = max(_MIN_PART_BYTES, int(sum(item.size_bytes for item in items) / num_workers * _SHARE_OF_A_WORKER))
-    long = [item for item in items if num_workers > 1 and item.size_bytes > part_bytes and not _is_stored(item)]
+    large = takewhile(lambda item: item.size_bytes > part_bytes, items)
+    long = list(islice((item for item in large if not _is_stored(item)), _MAX_PROBED))
     if not long:
-        return list(items)
-    long = sorted(long, key=lambda item: -item.size_bytes)[:_MAX_PROBED]
+        return items
     with ThreadPoolExecutor(max_workers=_PROBED_AT_ONCE) as probes:
-        lengths_s = dict(zip(map(id, long), probes.map(lambda item: _length_s(item, settings), long), strict=True))
-    cut: list[WorkItem] = []
-    for item in items:
-        num_parts = -(-item.size_bytes // part_bytes)
-        cut += _cut(item, lengths_s.get(id(item), 0.0), num_parts, settings.sampling)
-    return cut
+        lengths_s = probes.map(lambda item: _length_s(item, settings), long)
+        cut = [
+            _cut(item, length_s, -(-item.size_bytes // part_bytes), settings.sampling)
+            for item, length_s in zip(long, lengths_s, strict=True)
+        ]
+    return _WithParts(items, [parts for parts in cut if len(parts) > 1])
+
+
+class _WithParts(Collection[WorkItem]):
+    """Items in `work_order`, some of them as parts.
+
+    Args:
+        items: the whole videos, in that order.
+        parts: of those that were cut, few.
+    """
+
+    def __init__(self, items: Collection[WorkItem], parts: Sequence[Sequence[WorkItem]]) -> None:
+        self._items = items
+        self._parts = sorted(chain.from_iterable(parts), key=work_order)
+        self._cut = {of_one[0].file.uri for of_one in parts}
+
+    def __len__(self) -> int:
+        return len(self._items) - len(self._cut) + len(self._parts)
+
+    def __iter__(self) -> Iterator[WorkItem]:
+        whole = (item for item in self._items if item.file.uri not in self._cut)
+        return heapq.merge(whole, self._parts, key=work_order)
+
+    def __contains__(self, item: object) -> bool:
+        return any(item == each for each in self)
 
 
 def _is_stored(item: WorkItem) -> bool:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
+from itertools import chain, islice
 from queue import Empty, SimpleQueue
 
 from indexer.batches import BatchEncoder, EncoderSettings, make_batches
@@ -19,6 +20,8 @@ from indexer.work import BatchResult, WorkItem
 from model.cores import num_usable_cores
 
 _MAX_THREADS = 4
+# Batches that are being encoded or wait for it: enough to go on with while the results are committed.
+_UNDER_WAY_PER_THREAD = 4
 # What a video takes of one core, roughly, with the default model and sampling: docs/performance.md has the table.
 _S_PER_VIDEO, _S_PER_BYTE = 0.03, 0.3 / (1 << 20)
 # Four threads do this in the time that Ray takes to start, so with any number of cores Ray would be later.
@@ -48,7 +51,7 @@ def encode_in_threads(
     """Encodes videos, and yields each batch when it is done: with one thread in order, with several in any.
 
     Args:
-        items: the videos.
+        items: the videos, as `make_batches` takes them.
         settings: of the encoders; `num_threads` is set here.
         num_threads: batches that are encoded at a time, and threads of the model.
         stopped: ends the work within a second when another thread sets it, as after Ctrl-C; set when it has ended.
@@ -59,10 +62,10 @@ def encode_in_threads(
         StorageError: a file could not be written.
     """
     batches = make_batches(cut_long_videos(items, num_threads, settings), num_threads)
-    num_encoders = min(num_threads, len(batches))
+    ahead = list(islice(batches, num_threads))
+    num_encoders = len(ahead)
+    batches = chain(ahead, batches)
     todo, done = SimpleQueue[list[WorkItem] | None](), SimpleQueue[BatchResult | Exception]()
-    for batch in [*batches, *[None] * num_encoders]:
-        todo.put(batch)
     stopped = stopped or threading.Event()
 
     def work(encoder: BatchEncoder) -> None:
@@ -78,11 +81,18 @@ def encode_in_threads(
     threads = [threading.Thread(target=work, args=[encoder], daemon=True) for encoder in encoders]
     for thread in threads:
         thread.start()
+    num_under_way = 0
     try:
-        for _ in batches:
+        while True:
+            for batch in islice(batches, _UNDER_WAY_PER_THREAD * num_threads - num_under_way):
+                todo.put(batch)
+                num_under_way += 1
+            if not num_under_way:
+                return
             result = _next(done, stopped)
             if result is None:
                 return
+            num_under_way -= 1
             if isinstance(result, Exception):
                 raise result
             yield result
@@ -90,6 +100,8 @@ def encode_in_threads(
         stopped.set()
         for encoder in encoders:
             encoder.stop()
+        for _ in threads:
+            todo.put(None)
         for thread in threads:
             thread.join()
 

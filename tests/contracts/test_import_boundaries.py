@@ -45,7 +45,7 @@ def test_importing_the_query_wing_loads_no_ray() -> None:
 
 def test_what_every_worker_loads_at_its_start_is_no_more_than_it_needs() -> None:
     loaded = {
-        "indexer.ray_attempts": {"pyarrow", "numpy", "torch", *SLOW_TO_LOAD},
+        "indexer.ray_exchange": {"pyarrow", "numpy", "torch", *SLOW_TO_LOAD},
         "indexer.batches": {"torch", *SLOW_TO_LOAD},
         "indexer.ray_encoding": {"torch", "ray.data"},  # those that only decode, beside a GPU, never load PyTorch
     }

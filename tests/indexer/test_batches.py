@@ -1,103 +1,142 @@
-"""A batch of videos, one after the other, with a model that computes elsewhere."""
+"""Work is cut as it is read: the batches are those of a sorted list, and nobody holds all of it."""
 
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
+import random
+import tracemalloc
+from collections.abc import Collection, Iterator
 
-import numpy as np
 import pytest
 
-from indexer import schema
-from indexer.batches import BatchEncoder, EncoderSettings
-from indexer.config import IndexConfig, SamplingConfig
-from indexer.ingest.files import look_at
-from indexer.ingest.frame_model import FrameModel, LocalModel
-from indexer.store.index import IndexStore
+from indexer import parts
+from indexer.batches import EncoderSettings, make_batches, work_order
+from indexer.config import SamplingConfig
+from indexer.ingest.files import VideoFile
+from indexer.parts import cut_long_videos
 from indexer.work import WorkItem
-from model.weights import load_model, model_facts
 
-SAMPLING = SamplingConfig(frame_rate_hz=2.0, segment_length_s=1.0, mode="exact")
+_MIB = 1 << 20
+SETTINGS = EncoderSettings(index_path="", model="tiny_test", sampling=SamplingConfig())
 
 
-class Elsewhere(FrameModel):
-    """Notes when frames come and when somebody waits for their features; of one request they get lost."""
+def item(number: int, size_bytes: int, **facts) -> WorkItem:
+    return WorkItem(
+        file=VideoFile(uri=f"/v/{number:06}", path=f"/v/{number}", size_bytes=size_bytes, mtime_ns=0), **facts
+    )
 
-    def __init__(self, lost: int = -1) -> None:
-        self._model = LocalModel(load_model("tiny_test"))
-        self.frame_size_px, self.label_names = self._model.frame_size_px, self._model.label_names
-        self.noted: list[str] = []
-        self._lost, self._num_sent = lost, 0
 
-    def encode_frames(self, frames: np.ndarray):
-        number, features = self._num_sent, self._model.encode_frames(frames)
-        self._num_sent += 1
-        self.noted.append("sent")
+class Read(Collection[WorkItem]):
+    """Items that are made anew whenever they are gone through, as if from a disk."""
 
-        def wait() -> np.ndarray:
-            self.noted.append("waited")
-            if number == self._lost:
-                raise RuntimeError("the features got lost")
-            return features()
+    def __init__(self, count: int, size_bytes: int = 1000) -> None:
+        self._count, self._size_bytes = count, size_bytes
+        self.num_read = 0
 
-        return wait
+    def __len__(self) -> int:
+        return self._count
 
-    def fuse(self, *moments):
-        return self._model.fuse(*moments)
+    def __iter__(self) -> Iterator[WorkItem]:
+        for number in range(self._count):
+            self.num_read += 1
+            yield item(number, self._size_bytes)
+
+    def __contains__(self, item: object) -> bool:
+        raise NotImplementedError
+
+
+def reference_batches(items, num_workers):
+    """At most 8 videos, at most a third of a worker's share of them, and 32 MiB but for single ones; parts alone."""
+    limit = max(1, min(8, -(-len(items) // (3 * num_workers))))
+    waiting = sorted(items, key=lambda item: (-item.size_bytes, item.file.uri, item.part.number if item.part else 0))
+    batches = []
+    while waiting:
+        count = 1
+        while (
+            not waiting[0].part
+            and count < min(limit, len(waiting))
+            and not waiting[count].part
+            and sum(item.size_bytes for item in waiting[: count + 1]) <= 32 * _MIB
+        ):
+            count += 1
+        batches.append(waiting[:count])
+        del waiting[:count]
+    return batches
 
 
 @pytest.fixture
-def encode(synthetic, tmp_path):
-    """Encodes three videos of two moments in one batch, and gives its rows in the ledger and of its moments."""
-    first, second, third = (synthetic.write(f"{name}.mp4", range(0, 2000, 100)) for name in ("a", "b", "c"))
+def lengths_s(monkeypatch):
+    """What videos say of their length, by URI; a long one is a few MiB here."""
+    known: dict[str, float] = {}
+    monkeypatch.setattr(parts, "_MIN_PART_BYTES", 2 * _MIB)
+    monkeypatch.setattr(parts, "_length_s", lambda item, settings: known[item.file.uri])
+    return known
 
-    def encode_batch(model: FrameModel | None, *, damaged: bool = False) -> tuple[list[dict], list[dict]]:
-        facts = model_facts("tiny_test")
-        config = IndexConfig(
-            model="tiny_test",
-            model_fingerprint=facts.fingerprint,
-            embedding_dim=facts.embedding_dim,
-            feature_shape=facts.feature_shape,
-            sampling=SAMPLING,
-        )
-        store = IndexStore.open_or_create(tmp_path / f"index-{len(list(tmp_path.iterdir()))}", config)
-        if damaged:
-            Path(second).write_bytes(b"no video")
-        encoder = BatchEncoder(EncoderSettings(index_path=str(store.path), model="tiny_test", sampling=SAMPLING), model)
+
+@pytest.mark.parametrize("num_workers", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(8))
+def test_batches_are_those_of_a_sorted_list(seed, num_workers, lengths_s):
+    drawn = random.Random(seed)
+    sizes = [drawn.choice([1, 1000, _MIB, drawn.randrange(50 * _MIB)]) for _ in range(drawn.randrange(1, 150))]
+    shuffled = [item(n, size, is_retold=drawn.random() < 0.2) for n, size in enumerate(sizes)]
+    lengths_s |= {each.file.uri: drawn.choice([0.0, 100.0, 2000.0, 9000.0]) for each in shuffled}
+    items = sorted(shuffled, key=work_order)
+    cut = cut_long_videos(items, num_workers, SETTINGS)
+    assert list(cut) == list(cut) == sorted(cut, key=work_order)
+    assert len(cut) == len(list(cut))
+    assert list(make_batches(cut, num_workers)) == reference_batches(drawn.sample(list(cut), len(cut)), num_workers)
+
+
+def test_of_each_video_there_are_all_parts_or_the_whole(lengths_s):
+    drawn = random.Random(1)
+    sizes = [drawn.randrange(60 * _MIB) >> n % 9 for n in range(60)]
+    items = sorted((item(n, size, is_retold=n % 5 == 0) for n, size in enumerate(sizes)), key=work_order)
+    lengths_s |= {each.file.uri: drawn.choice([0.0, 5000.0]) for each in items}
+    cut = cut_long_videos(items, 14, SETTINGS)
+    found = {
+        uri: [each.part for each in those]
+        for uri, those in itertools.groupby(sorted(cut, key=lambda each: each.file.uri), lambda each: each.file.uri)
+    }
+    assert found.keys() == {each.file.uri for each in items}
+    for each in items:
+        of_one = found[each.file.uri]
+        if of_one == [None]:
+            continue
+        assert not each.is_retold
+        assert lengths_s[each.file.uri]
+        assert sorted(part.number for part in of_one) == list(range(of_one[0].num_parts))
+    assert sum(of_one != [None] for of_one in found.values()) >= 5
+
+
+def test_no_more_than_so_many_videos_are_opened_for_their_length(lengths_s, monkeypatch):
+    monkeypatch.setattr(parts, "_MAX_PROBED", 3)
+    items = [item(n, (30 - n) * _MIB) for n in range(10)]
+    lengths_s |= {each.file.uri: 9000.0 for each in items[:3]}  # any other would be a KeyError
+    cut = {each.file.uri for each in cut_long_videos(items, 10, SETTINGS) if each.part}
+    assert cut == {each.file.uri for each in items[:3]}
+
+
+def test_items_are_read_as_the_batches_are_taken():
+    items = Read(1000)
+    batches = make_batches(items, 2)
+    assert items.num_read == 0
+    for _ in range(3):
+        next(batches)
+    assert items.num_read <= 3 * 8 + 1
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_memory_of_cutting_the_work_does_not_grow_with_it(num_workers):
+    def peak_bytes(count: int) -> int:
+        tracemalloc.start()
         try:
-            result = encoder.encode([WorkItem(file=look_at(str(path))) for path in (first, second, third)])
+            num_items = sum(
+                len(batch) for batch in make_batches(cut_long_videos(Read(count), num_workers, SETTINGS), 2)
+            )
+            assert num_items == count
+            return tracemalloc.get_traced_memory()[1]
         finally:
-            encoder.close()
-        store.commit(result.videos, result.files)
-        snapshot = store.snapshot()
-        moments = snapshot.read(range(snapshot.num_segments), schema.SEGMENTS.names).to_pylist()
-        videos = store.ledger.snapshot().videos.to_pylist()
-        return sorted(videos, key=lambda row: row["uri"]), [{**row, "batch_id": ""} for row in moments]
+            tracemalloc.stop()
 
-    return encode_batch
-
-
-def test_next_video_is_decoded_before_the_features_of_the_last_are_waited_for(encode):
-    model = Elsewhere()
-    _, moments = encode(model)
-    runs = [(what, len(list(run))) for what, run in itertools.groupby(model.noted)]
-    assert [what for what, _ in runs] == ["sent", "waited", "sent", "waited"]
-    assert (runs[0][1], runs[2][1]) == (4, 2)  # both moments of two videos, then of the third
-    assert moments == encode(None)[1]
-
-
-@pytest.mark.parametrize("lost", [1, 2, 5])
-def test_video_whose_features_get_lost_fails_alone(encode, lost):
-    _, all_moments = encode(None)
-    videos, moments = encode(Elsewhere(lost))
-    assert [row["status"] == schema.FAILED for row in videos] == [lost // 2 == number for number in range(3)]
-    assert "the features got lost" in videos[lost // 2]["error_message"]
-    kept = {row["video_id"] for row in videos if row["status"] == schema.INDEXED}
-    assert moments == [row for row in all_moments if row["video_id"] in kept]
-
-
-def test_damaged_video_between_others_fails_alone(encode):
-    _, all_moments = encode(None)
-    videos, moments = encode(Elsewhere(), damaged=True)
-    assert [row["status"] for row in videos] == [schema.INDEXED, schema.FAILED, schema.INDEXED]
-    assert moments == [row for row in all_moments if row["video_id"] != videos[1]["video_id"]]
+    peak_bytes(100)
+    assert peak_bytes(50_000) < peak_bytes(1000) + 50_000

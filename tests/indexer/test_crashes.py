@@ -25,7 +25,6 @@ from indexer import schema
 from indexer.config import RunConfig, SamplingConfig
 from indexer.ingest import encode
 from indexer.pipeline import RunSummary, index_videos, retry_videos
-from indexer.ray_attempts import Attempts
 from indexer.refresh import refresh_index
 from indexer.store import vectors
 from indexer.store.compact import compact
@@ -546,15 +545,6 @@ def test_video_that_kills_every_worker_fails_and_no_other_does(
         assert verify(IndexStore.open(index)) == []
     finally:
         end_processes_of(ray_folder)
-
-
-def test_attempts_are_counted_a_batch_and_starts_until_one_begins() -> None:
-    attempts = Attempts(num_workers=2)
-    assert [attempts.begin("a") for _ in range(5)] == [True] * 4 + [False]
-    assert attempts.begin("b")
-    assert [attempts.start() for _ in range(9)] == [True] * 8 + [False]
-    assert attempts.begin("b")
-    assert attempts.start(), "a batch was begun: the workers do start"
 
 
 def end_processes_of(ray_folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from indexer import parts, schema
-from indexer.batches import BatchEncoder, EncoderSettings, make_batches
+from indexer.batches import BatchEncoder, EncoderSettings, make_batches, work_order
 from indexer.config import IndexConfig, RunConfig, SamplingConfig
 from indexer.ingest import encode
 from indexer.ingest.files import look_at
@@ -57,7 +57,7 @@ def settings_of(store: IndexStore) -> EncoderSettings:
 
 
 def cut(store: IndexStore, path: str | Path, num_workers: int = 2) -> list[WorkItem]:
-    return cut_long_videos([WorkItem(file=look_at(str(path)))], num_workers, settings_of(store))
+    return list(cut_long_videos([WorkItem(file=look_at(str(path)))], num_workers, settings_of(store)))
 
 
 def run(store: IndexStore, items: list[WorkItem], until: int | None = None) -> Recorder:
@@ -139,8 +139,10 @@ def test_only_videos_that_one_worker_would_be_left_with_are_cut(video, store, sy
     monkeypatch.setattr(parts, "_MIN_PART_BYTES", 1)
     assert len(cut(store, video, num_workers=1)) == 1
     item = WorkItem(file=look_at(str(video)))
-    assert cut_long_videos([replace(item, maybe_renamed=True)], 2, settings_of(store))[0].part is None
+    (whole,) = cut_long_videos([replace(item, maybe_renamed=True)], 2, settings_of(store))
+    assert whole.part is None
     many = [WorkItem(file=look_at(synthetic.write(f"{i}.mp4", range(0, 9_000, 200)))) for i in range(20)]
+    many.sort(key=work_order)
     assert all(item.part is None for item in cut_long_videos(many, 2, settings_of(store)))
     broken = synthetic.folder / "broken.mp4"
     broken.write_text("no video" * 1000)
@@ -150,7 +152,7 @@ def test_only_videos_that_one_worker_would_be_left_with_are_cut(video, store, sy
 def test_touched_long_video_is_known_by_its_bytes_and_stays_whole(video, store):
     known = encode.fingerprint_file(str(video))
     item = WorkItem(file=look_at(str(video)), known_fingerprint=known)
-    assert cut_long_videos([item], 2, settings_of(store)) == [item]
+    assert list(cut_long_videos([item], 2, settings_of(store))) == [item]
     other = replace(item, known_fingerprint="blake2b:other")
     assert len(cut_long_videos([other], 2, settings_of(store))) > 1
 
@@ -188,7 +190,7 @@ def test_one_failed_part_fails_the_video_and_a_later_try_brings_it_in(video, sto
     recorder = Recorder(store, RunConfig(), time.monotonic(), lambda progress: None)
     again = recorder.work_item(look_at(str(video)))
     assert again.attempts == 2
-    run(store, cut_long_videos([again], 2, settings_of(store)))
+    run(store, list(cut_long_videos([again], 2, settings_of(store))))
     whole = make_store(tmp_path / "whole")
     run(whole, [WorkItem(file=look_at(str(video)), attempts=2)])
     assert (visible(store), ledger(store)) == (visible(whole), ledger(whole))

@@ -8,7 +8,7 @@ import ray
 import ray.data
 
 from indexer.errors import WorkerError
-from indexer.ray_encoding import _rows, ray_cluster
+from indexer.ray_encoding import _blocks, ray_cluster
 
 
 def _put_in_a_session() -> ray.ObjectRef:
@@ -30,7 +30,7 @@ def test_an_error_inside_ray_data_is_one_clear_line():
             raise KeyError("a reference")
 
     with pytest.raises(WorkerError, match="the workers stopped: 'a reference'; what was committed is kept"):
-        list(_rows(Broken()))
+        list(_blocks(Broken()))
 
 
 def test_a_ray_that_does_not_start_is_one_clear_line(monkeypatch):

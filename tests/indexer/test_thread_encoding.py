@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from indexer import parts
-from indexer.batches import BatchEncoder, EncoderSettings
+from indexer.batches import BatchEncoder, EncoderSettings, work_order
 from indexer.config import RunConfig, SamplingConfig
 from indexer.errors import StorageError
 from indexer.ingest import encode
@@ -46,7 +46,7 @@ def small_parts(monkeypatch):
 
 
 def work(clips: list[str]) -> list[WorkItem]:
-    return [WorkItem(file=look_at(clip)) for clip in clips]
+    return sorted((WorkItem(file=look_at(clip)) for clip in clips), key=work_order)
 
 
 def settings_of(folder: Path) -> EncoderSettings:
