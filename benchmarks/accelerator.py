@@ -37,6 +37,7 @@ from benchmarks.simulated_accelerator import MODEL, start_watched
 from indexer import ray_encoding
 from indexer.config import RunConfig, SamplingConfig
 from indexer.pipeline import index_videos
+from indexer.ray_cluster import ray_cluster
 from indexer.ray_shared_model import SharedModelClient
 
 _SEND_S = 4.0
@@ -85,7 +86,7 @@ def _device(speed: float) -> str:
 
 def sent(speed: float, num_senders: int, seconds: float = _SEND_S) -> dict[str, Any]:
     """What a device of so many frames a second sees of senders that have nothing else to do."""
-    with ray_encoding.ray_cluster(num_cpus=num_senders):
+    with ray_cluster(num_cpus=num_senders):
         model = start_watched(speed)
         sender: Any = ray.remote(send)
         ray.get([sender.remote([model], 0.0) for _ in range(num_senders)])  # processes are there, imports done

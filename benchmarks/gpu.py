@@ -36,7 +36,7 @@ from benchmarks.contestants.ours import run_index
 from benchmarks.report import demo_videos, report
 from indexer.batches import EncoderSettings
 from indexer.config import SamplingConfig
-from indexer.ray_encoding import ray_cluster
+from indexer.ray_cluster import ray_cluster
 from indexer.ray_shared_model import start_shared_models
 from indexer.store.index import IndexStore
 from model.weights import load_model

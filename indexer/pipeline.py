@@ -222,7 +222,8 @@ def _is_handful(files: Collection[VideoFile], run: RunConfig) -> bool:
 
 
 def _encode_on_ray(items: Collection[WorkItem], settings: EncoderSettings, run: RunConfig) -> Iterator[BatchResult]:
-    from indexer.ray_encoding import encode_on_ray, load_ray_data, ray_cluster  # loaded only when there is work
+    from indexer.ray_cluster import ray_cluster  # loaded only when there is work
+    from indexer.ray_encoding import encode_on_ray, load_ray_data
 
     with ray_cluster(run.address, meanwhile=load_ray_data) as cluster:
         yield from encode_on_ray(items, settings, cluster, run)

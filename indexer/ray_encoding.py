@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
-import sys
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +26,7 @@ from indexer.batches import BatchEncoder, EncoderSettings, failed_batch, make_ba
 from indexer.config import RunConfig
 from indexer.errors import StorageError, VideoBertSearchError, WorkerError
 from indexer.parts import cut_long_videos
+from indexer.ray_cluster import Cluster, one_line
 from indexer.ray_exchange import MAX_DEATHS, Exchange
 from indexer.ray_shared_model import SharedModelClient, start_shared_models
 from indexer.work import BatchResult, WorkItem
@@ -41,114 +38,17 @@ if TYPE_CHECKING:
 # A little under one core, so that other small tasks still find room when every core has an actor: with whole cores a
 # machine of one or two would have none left, and Ray Data would wait for ever.
 _CPUS_PER_WORKER = 0.9
-# Only small rows pass through it; beside a GPU also the few frames under way from each core. Ray's default would
-# reserve a third of the memory.
-_OBJECT_STORE_BYTES, _OBJECT_STORE_BYTES_A_CORE = 200 << 20, 16 << 20
 # A decoder that hangs is stopped by its guard; a video of many hours is no reason to stop the run.
 _NO_PROGRESS_LIMIT_S = -1
-_CONNECT_LIMIT_S = 10.0
 # Batches that are being encoded or wait for it: enough to go on with while the driver commits.
 _UNDER_WAY_PER_WORKER = 4
 # The first row of all, which comes back as soon as a worker is there.
 _NO_SEAT = -1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """The Ray cluster in use.
-
-    Attributes:
-        num_cpus: cores in it.
-        num_gpus: GPUs in it.
-    """
-
-    num_cpus: int
-    num_gpus: int
-
-
 def load_ray_data() -> None:
     """Loads what `encode_on_ray` needs beyond `ray.init`, which has time for it: it waits for other processes."""
     import ray.data  # noqa: F401
-
-
-@contextmanager
-def ray_cluster(
-    address: str | None = None, num_cpus: int | None = None, *, meanwhile: Callable[[], None] = lambda: None
-) -> Iterator[Cluster]:
-    """Joins a cluster, or starts Ray on this machine, for the time of the block.
-
-    Args:
-        address: of the cluster to join; None joins the one in RAY_ADDRESS (set in a Ray job), else starts Ray here.
-        num_cpus: cores to use when Ray is started here; None uses all.
-        meanwhile: called while Ray starts.
-
-    Raises:
-        WorkerError: there is no cluster at the address, or Ray could not start.
-    """
-    address = address or os.environ.get("RAY_ADDRESS")
-    own: dict[str, Any] = (
-        {"address": address}
-        if address
-        else {
-            "address": "local",
-            "num_cpus": num_cpus,
-            "object_store_memory": _OBJECT_STORE_BYTES + _OBJECT_STORE_BYTES_A_CORE * (num_cpus or os.cpu_count() or 1),
-            "include_dashboard": False,
-        }
-    )
-    if address:
-        _require_reachable(address)
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    with _native_messages_hidden():
-        yield from _connected(address, own, meanwhile)
-
-
-def _require_reachable(address: str) -> None:
-    """Asks whether anything listens there: Ray itself would try for minutes, in silence. "auto" it looks up itself."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_LIMIT_S).close()
-    except (OSError, OverflowError) as error:
-        raise WorkerError(
-            f"nothing answers at the Ray address {address!r} ({error}): start a cluster with `ray start --head`, "
-            "or leave out --address"
-        ) from error
-
-
-def _connected(address: str | None, options: dict[str, Any], meanwhile: Callable[[], None]) -> Iterator[Cluster]:
-    """Starts Ray in a thread of its own, which lives as long as Ray does: when it ends, so do the processes it started.
-
-    Objects that are put by the thread that started Ray are numbered from 1 again in every session. A reference left
-    from an earlier session in this process (in the traceback of an error, say), once collected, would then release the
-    object of the same number in this one. The objects of all other threads have names drawn at random.
-    """
-    options = {**options, "logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
-    with ThreadPoolExecutor(max_workers=1) as starter:
-        try:
-            starting = starter.submit(_init, options, num_tries=1 if address else 2)
-            meanwhile()
-            starting.result()
-        except Exception as error:  # a node that does not start in time is Ray's plain Exception
-            where = f"join the Ray cluster at {address!r}" if address else "start Ray on this machine"
-            raise WorkerError(f"could not {where}: {_one_line(error)}") from error
-        try:
-            resources = ray.cluster_resources()
-            yield Cluster(num_cpus=max(1, int(resources.get("CPU", 1))), num_gpus=int(resources.get("GPU", 0)))
-        finally:
-            ray.shutdown()
-
-
-def _init(options: dict[str, Any], num_tries: int) -> None:
-    """Ray gives its own node 30 s, fixed, which a busy machine may miss once; what it had started by then is ended."""
-    try:
-        ray.init(**options)
-    except Exception:
-        ray.shutdown()
-        if num_tries == 1:
-            raise
-        _init(options, num_tries - 1)
 
 
 def encode_on_ray(
@@ -259,7 +159,7 @@ def _blocks(dataset: ray.data.Dataset) -> Generator[Any, None, None]:
         with closing(blocks):
             yield from blocks
     except Exception as error:
-        raise _stopped(_one_line(error)) from error
+        raise _stopped(one_line(error)) from error
 
 
 def _stopped(why: str) -> WorkerError:
@@ -336,38 +236,8 @@ def _result(row: dict[str, Any]) -> BatchResult:
     return BatchResult.from_row(row)
 
 
-@contextmanager
-def _native_messages_hidden() -> Iterator[None]:
-    """Hides what Ray's C++ core writes to file descriptor 2, such as warnings about Ray Data's own actors, from the
-    progress bar. Python's stderr goes on to the terminal."""
-    sys.stderr.flush()
-    terminal, python_stderr = _terminal_descriptor(), sys.stderr
-    os.dup2(2, terminal)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    sys.stderr = os.fdopen(terminal, "w", buffering=1, closefd=False)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(terminal, 2)
-        sys.stderr = python_stderr
-
-
-@cache
-def _terminal_descriptor() -> int:
-    """A file descriptor that is never closed: Ray's fault handler and threads keep the stream they find."""
-    return os.dup(2)
-
-
 def _quieten(context: ray.data.DataContext) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = _NO_PROGRESS_LIMIT_S
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors it raises too
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -9,7 +9,7 @@ import ray
 import ray.exceptions
 
 from indexer.errors import VideoBertSearchError, WorkerError
-from indexer.ray_encoding import ray_cluster
+from indexer.ray_cluster import ray_cluster
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

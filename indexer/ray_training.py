@@ -16,7 +16,7 @@ import ray.train
 import ray.train.torch
 
 from indexer.errors import VideoBertSearchError, WorkerError
-from indexer.ray_encoding import Cluster, ray_cluster
+from indexer.ray_cluster import Cluster, ray_cluster
 from indexer.training.job import work
 from indexer.training.monitor import TrainingProgress, clear_progress, read_progress
 from model.errors import ModelError

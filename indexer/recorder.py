@@ -25,6 +25,9 @@ from indexer.store.index import IndexStore
 from indexer.vectors_meanwhile import VectorsMeanwhile
 from indexer.work import BatchResult, WorkItem
 
+# Videos that wait for a commit, which takes some 10 kB of memory for each.
+_MOST_PENDING = 1000
+
 
 @dataclass(kw_only=True)
 class RunSummary:
@@ -194,7 +197,8 @@ class Recorder:
                     now = phase
                     self._count(result)
                     self._pending.append(result)
-                if time.monotonic() - self._last_commit >= self.run.commit_interval_s:
+                is_time = time.monotonic() - self._last_commit >= self.run.commit_interval_s
+                if is_time or sum(result.videos.num_rows for result in self._pending) >= _MOST_PENDING:
                     self._commit()
                 self.report(phase if self._num_parts else now)
         finally:

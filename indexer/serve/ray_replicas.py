@@ -13,7 +13,7 @@ from ray.serve.config import HTTPOptions
 
 from indexer.errors import UsageError, WorkerError
 from indexer.query.video_index import VideoIndex
-from indexer.ray_encoding import ray_cluster
+from indexer.ray_cluster import ray_cluster
 from indexer.serve.app import build_app
 from indexer.serve.here import GRACE_S
 from indexer.serve.service import Service

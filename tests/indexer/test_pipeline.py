@@ -243,11 +243,11 @@ def test_ray_makes_the_same_rows_as_a_plain_loop(
 ):
     """Also where the workers only decode and share one model, as on a machine with a GPU. With two threads, PyTorch's
     sums differ in the last bits."""
-    import indexer.ray_encoding
+    import indexer.ray_cluster
 
-    real = indexer.ray_encoding.ray_cluster
+    real = indexer.ray_cluster.ray_cluster
     monkeypatch.setattr(
-        "indexer.ray_encoding.ray_cluster", lambda address, **options: real(address, num_cpus=num_cpus, **options)
+        "indexer.ray_cluster.ray_cluster", lambda address, **options: real(address, num_cpus=num_cpus, **options)
     )
     for i in range(3):
         synthetic.write(f"videos/more{i}.mp4", range(0, 1_000 + i * 500, 100))

@@ -8,7 +8,8 @@ import ray
 import ray.data
 
 from indexer.errors import WorkerError
-from indexer.ray_encoding import _blocks, ray_cluster
+from indexer.ray_cluster import ray_cluster
+from indexer.ray_encoding import _blocks
 
 
 def _put_in_a_session() -> ray.ObjectRef:

@@ -20,7 +20,8 @@ from indexer.batches import EncoderSettings, make_batches
 from indexer.config import RunConfig, SamplingConfig
 from indexer.errors import WorkerError
 from indexer.ingest.files import look_at
-from indexer.ray_encoding import encode_on_ray, ray_cluster
+from indexer.ray_cluster import ray_cluster
+from indexer.ray_encoding import encode_on_ray
 from indexer.ray_exchange import Exchange
 from indexer.work import BatchResult, WorkItem
 from tests.indexer.test_batches import Read, work_order

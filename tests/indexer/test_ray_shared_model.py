@@ -118,7 +118,7 @@ def test_every_size_of_batch_is_met_in_the_one_thread_that_encodes_before_the_fi
 def test_a_device_goes_from_one_batch_to_the_next_without_waiting_for_this_process():
     """Each batch begins in the moment in which the one before it ends: it was there by then. All but
     the last, which would have been filled up."""
-    model = WatchedModel(400)
+    model = WatchedModel(100)
 
     async def asked():
         side = model._model.frame_size_px
@@ -147,7 +147,7 @@ def test_workers_wait_for_the_model_fail_with_its_words_and_learn_when_it_is_gon
     import ray
 
     from indexer.config import SamplingConfig
-    from indexer.ray_encoding import ray_cluster
+    from indexer.ray_cluster import ray_cluster
     from model.errors import ModelError
 
     monkeypatch.setattr(ray_shared_model, "_MAX_RESTARTS", 0)
@@ -181,7 +181,7 @@ def test_what_was_under_way_when_the_models_process_died_is_encoded_by_the_next_
     import ray
 
     from indexer.config import SamplingConfig
-    from indexer.ray_encoding import ray_cluster
+    from indexer.ray_cluster import ray_cluster
 
     settings = EncoderSettings(index_path="", model="tiny_test", sampling=SamplingConfig())
     model = load_model("tiny_test")

@@ -14,6 +14,21 @@ from indexer.store.index import IndexStore
 from indexer.work import BatchResult
 
 
+def test_many_videos_do_not_wait_for_the_interval(tmp_path):
+    def results():
+        for number in range(25):
+            rows = [empty_row(f"/v/{number}-{i}.mp4") | failure("open", "Some", "reason") for i in range(100)]
+            yield BatchResult(videos=pa.Table.from_pylist(rows, schema=schema.VIDEOS))
+
+    config = IndexConfig(model="tiny_test", model_fingerprint="f", embedding_dim=32, feature_shape=(1, 32))
+    store = IndexStore.open_or_create(tmp_path / "index", config)
+    version = store.ledger.version()
+    recorder = Recorder(store, RunConfig(commit_interval_s=1000), time.monotonic(), lambda progress: None)
+    recorder.consume(results())
+    assert store.ledger.version() == version + 3
+    assert (store.ledger.snapshot().failed.num_rows, recorder.summary.failed) == (2500, 2500)
+
+
 def test_no_more_than_one_commit_interval_of_work_is_ever_uncommitted(tmp_path):
     """A kill loses what came since the last commit: at every moment, the ledger holds all that came before."""
     interval_s, tick_s = 0.3, 1.0

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from indexer.errors import WorkerError
-from indexer.ray_encoding import Cluster
+from indexer.ray_cluster import Cluster
 from indexer.ray_training import _require_room, train_on_ray
 from indexer.training.job import read_result
 from model.errors import TrainingError
