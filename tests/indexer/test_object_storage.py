@@ -143,6 +143,7 @@ def test_damaged_vectors_in_a_bucket_are_noticed_and_rebuilt(clips, bucket, run_
     assert verify(IndexStore.open(bucket / "index")) == []
 
 
+@pytest.mark.slow
 def test_damaged_moments_in_a_bucket_are_taken_out_and_come_back(clips, bucket, run_index, rows_of):
     run_index(clips, into=bucket / "index")
     before = rows_of(bucket / "index", _NAMELESS)
@@ -162,7 +163,14 @@ def test_damaged_moments_in_a_bucket_are_taken_out_and_come_back(clips, bucket, 
     assert verify(IndexStore.open(bucket / "index")) == []
 
 
-@pytest.mark.parametrize("fault", [Fault(503, "SlowDown"), Fault(403, "AccessDenied"), Fault(after_bytes=10)])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(503, "SlowDown"),
+        pytest.param(Fault(403, "AccessDenied"), marks=pytest.mark.slow),
+        pytest.param(Fault(after_bytes=10), marks=pytest.mark.slow),
+    ],
+)
 def test_moments_that_a_bucket_does_not_give_now_are_not_damaged(clips, bucket, run_index, s3, monkeypatch, fault):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     run_index(clips, into=bucket / "index")

@@ -187,7 +187,7 @@ def test_memory_of_feeding_does_not_grow_with_the_number_of_items(local):
             tracemalloc.stop()
 
     peak_bytes(1000)
-    assert peak_bytes(50_000) < peak_bytes(1000) + 100_000
+    assert peak_bytes(20_000) < peak_bytes(1000) + 100_000
 
 
 @pytest.fixture
