@@ -116,7 +116,7 @@ def _say_dropped(dropped: Dropped, index: str) -> None:
     if len(dropped.videos) > _NAMED:
         console.say(f"and {len(dropped.videos) - _NAMED} more; --json names them all")
     console.say(
-        f"{len(dropped.files)} files and {len(dropped.videos)} videos taken out; "
+        f"taken out: damaged files {len(dropped.files)}, videos {len(dropped.videos)}; "
         f"`videobert index SOURCE --into {index}` brings the videos back"
     )
 

@@ -57,7 +57,7 @@ def test_repair_says_what_it_takes_out_and_index_brings_it_back(videobert, index
     dropped = {"files": [path], "videos": names}
     assert json.loads(out) == {"sound": True, "problems": [], "dropped": dropped}
     assert all(repr(name) in err for name in [path, *names])
-    assert f"1 files and {len(names)} videos taken out; `videobert index SOURCE --into" in err
+    assert f"taken out: damaged files 1, videos {len(names)}; `videobert index SOURCE --into" in err
     assert videobert("index", videos, "--into", index, "--model", "tiny_test")[0] == 0
     assert rows_of() == before
     assert videobert("verify", index, "--repair", "--json")[:2] == (0, '{"sound": true, "problems": []}\n')
