@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -38,8 +38,7 @@ def known_videos(store: IndexStore) -> Known:
     Raises:
         StorageError: it could not be written.
     """
-    known, is_older = _read(store.ledger.parts(_columns()))
-    return known if not is_older or store.ledger.is_settled() else _read([settle_subtitles(store)])[0]
+    return _known(store, settle_subtitles)
 
 
 def known_videos_unchanged(index_path: str | Location) -> OnDisk[KnownVideo]:
@@ -48,14 +47,14 @@ def known_videos_unchanged(index_path: str | Location) -> OnDisk[KnownVideo]:
         store = IndexStore.open(index_path)
     except IndexNotFoundError:
         return OnDisk(KnownVideo)
-    known, is_older = _read(store.ledger.parts(_columns()))
+    return _known(store, with_subtitles).videos
+
+
+def _known(store: IndexStore, brought_up_to_date: Callable[[IndexStore], pa.Table]) -> Known:
+    known, is_older = _read(store.ledger.parts([*_REMEMBERED, "num_segments"]))
     if is_older and not store.ledger.is_settled():
-        known, _ = _read([with_subtitles(store, store.ledger.snapshot())])
-    return known.videos
-
-
-def _columns() -> list[str]:
-    return [*_REMEMBERED, "num_segments"]
+        known, _ = _read([brought_up_to_date(store)])
+    return known
 
 
 def _read(parts: Iterable[pa.Table]) -> tuple[Known, bool]:

@@ -27,7 +27,7 @@ from indexer.thread_encoding import encode_in_threads, is_handful, num_useful_th
 from indexer.work import BatchResult, WorkItem, WorkItems, in_order_of_work
 from model.weights import canonical_name, frames_fingerprint, model_facts, require_weights
 
-__all__ = ["Progress", "RunSummary", "files_to_encode", "index_videos", "plan_run", "retry_videos"]
+__all__ = ["Progress", "RunSummary", "index_videos", "plan_run", "retry_videos"]
 
 
 def plan_run(sources: Sequence[str], index_path: str | Location, run: RunConfig) -> tuple[Plan, list[MissingFile]]:
@@ -38,11 +38,6 @@ def plan_run(sources: Sequence[str], index_path: str | Location, run: RunConfig)
     """
     listing = list_videos(sources)
     return diff(listing, known_videos_unchanged(index_path), retry_failed=run.retry_failed), listing.missing
-
-
-def files_to_encode(plan: Plan, run: RunConfig) -> OnDisk[VideoFile]:
-    """New and changed files, up to the limit: see `in_order_of_work`."""
-    return in_order_of_work(itertools.chain(plan.new, plan.changed), run.limit)
 
 
 def index_videos(
@@ -84,7 +79,7 @@ def index_videos(
     recorder = Recorder(store, run, started, on_progress, profile)
     with profile.watch.phase("list"):
         plan = diff(listing, recorder.known, retry_failed=run.retry_failed)
-    files = files_to_encode(plan, run)
+    files = in_order_of_work(itertools.chain(plan.new, plan.changed), run.limit)
     recorder.expect(itertools.islice(plan.new, run.limit), plan)
     recorder.record_missing([*listing.missing, *listing.unlisted])
     recorder.record_left_alone(plan)

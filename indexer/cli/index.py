@@ -77,7 +77,7 @@ def index(
     A run that was stopped or killed goes on where it was when the same command is run again. Ray encodes the videos; up
     to about a hundred short ones are encoded by this process, which is done before Ray would be.
     """
-    from indexer.pipeline import RunSummary, files_to_encode, index_videos, plan_run
+    from indexer.pipeline import RunSummary, index_videos, plan_run
 
     frames = SamplingConfig(frame_rate_hz=fps, segment_length_s=segment_length, mode=sampling)
     run = RunConfig(
@@ -92,7 +92,7 @@ def index(
     if dry_run:
         plan, missing = plan_run(sources, into, run)
         summary = RunSummary(
-            indexed=len(files_to_encode(plan, run)),
+            indexed=min(plan.num_to_encode, limit or plan.num_to_encode),
             unchanged=plan.num_unchanged + plan.num_still_failed,
             failed=len(missing),
             removed=len(plan.vanished) if prune else 0,

@@ -50,6 +50,10 @@ class Plan:
     vanished: list[str]
     spared: dict[str, str]
 
+    @property
+    def num_to_encode(self) -> int:
+        return len(self.new) + len(self.changed)
+
 
 def diff(listing: Listing, known: Iterable[KnownVideo], *, retry_failed: bool = False) -> Plan:
     """Compares the fingerprint where the listing tells it, else size and modification time; and of indexed videos the

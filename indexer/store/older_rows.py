@@ -17,8 +17,9 @@ from indexer.store.ledger import LedgerSnapshot
 UNKNOWN = "?"
 
 
-def with_subtitles(store: IndexStore, ledger: LedgerSnapshot) -> pa.Table:
+def with_subtitles(store: IndexStore) -> pa.Table:
     """All videos of the ledger, where need be as `settle_subtitles` would leave them."""
+    ledger = store.ledger.snapshot()
     unsettled = _transcribed(store, ledger)
     return ledger.videos if unsettled is None else _told(ledger, unsettled)
 

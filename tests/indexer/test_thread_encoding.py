@@ -94,17 +94,24 @@ def test_threads_give_the_rows_of_a_plain_loop(clips, tmp_path, rows_of, monkeyp
     assert rows_of("threads") == rows_of("loop")
 
 
-def test_an_error_of_one_thread_is_raised_and_all_threads_end(clips, tmp_path, monkeypatch):
-    real, before = BatchEncoder.encode, set(threading.enumerate())
-    encoders: list[BatchEncoder] = []
+@pytest.fixture
+def encoders(monkeypatch) -> list[BatchEncoder]:
+    """Those that begin a batch, as they come; at the second the disk is full."""
+    real = BatchEncoder.encode
+    begun: list[BatchEncoder] = []
 
     def full(self, items):
-        encoders.append(self)
-        if len(encoders) == 2:
+        begun.append(self)
+        if len(begun) == 2:
             raise StorageError("No space left")
         return real(self, items)
 
     monkeypatch.setattr(BatchEncoder, "encode", full)
+    return begun
+
+
+def test_an_error_of_one_thread_is_raised_and_all_threads_end(clips, tmp_path, encoders):
+    before = set(threading.enumerate())
     with pytest.raises(StorageError, match="No space left"):
         list(encode_in_threads(work(clips), settings_of(tmp_path), num_threads=2))
     assert set(threading.enumerate()) <= before
@@ -145,17 +152,8 @@ def wait_for_threads(before: set[threading.Thread]) -> float:
 
 
 @pytest.mark.usefixtures("decoders_hang")
-def test_an_error_of_one_thread_does_not_wait_for_the_batches_of_the_others(clips, tmp_path, monkeypatch):
-    real, before = BatchEncoder.encode, set(threading.enumerate())
-    encoders: list[BatchEncoder] = []
-
-    def full(self, items):
-        encoders.append(self)
-        if len(encoders) == 2:
-            raise StorageError("No space left")
-        return real(self, items)
-
-    monkeypatch.setattr(BatchEncoder, "encode", full)
+def test_an_error_of_one_thread_does_not_wait_for_the_batches_of_the_others(clips, tmp_path, encoders):
+    before = set(threading.enumerate())
     started = time.monotonic()
     with pytest.raises(StorageError, match="No space left"):
         list(encode_in_threads(work(clips), settings_of(tmp_path), num_threads=2))
