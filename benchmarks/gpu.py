@@ -3,11 +3,12 @@
     python -m benchmarks.gpu                                          # needs a CUDA device
     python -m benchmarks.gpu --clips 2400 --models mini timm:FOLDER   # a small and a large network
     python -m benchmarks.gpu --videos FOLDER                          # these files, copied until there are enough
+    python -m benchmarks.gpu --videos FOLDER --only runs --decoders cpu nvdec --workers 4 15
 
-For each model: a loop over frames that lie on the GPU already, in bfloat16 as `index` runs it (and in float32,
-compiled, and with the upload); the model that workers share, fed by workers that have nothing to decode; then
-`videobert index --device cuda`, once on a few clips, which is the start-up, and on all. What the GPU says of itself is
-asked five times a second while the long run lasts.
+For each model: a loop over frames that lie on the GPU already, in bfloat16 as `index` runs it (`loops`: also in
+float32, compiled, and with the upload); the model that workers share, fed by workers that have nothing to decode
+(`fed`); then `videobert index --device cuda`, once on a few clips, which is the start-up, and on all (`runs`). What the
+GPU says of itself is asked five times a second while the long run lasts.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from model.weights import load_model
 _LENGTH_S = 20.0
 _LOOP_S = 3.0
 _LOOP_FRAMES = 1024
+_PARTS = ("loops", "fed", "runs")
 _VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm")
 
 
@@ -53,7 +55,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=1200)
     parser.add_argument("--models", nargs="+", default=["mini"])
     parser.add_argument("--workers", type=int, nargs="+", default=[len(os.sched_getaffinity(0)) - 1])
-    parser.add_argument("--no-runs", action="store_true", help="the loops alone")
+    parser.add_argument("--decoders", nargs="+", default=["cpu"], help="of `index`: cpu, nvdec")
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_PARTS)
     given = parser.parse_args()
     if not torch.cuda.is_available():
         print("left out: there is no CUDA device here")  # `make bench` goes on
@@ -61,34 +64,38 @@ def main() -> None:
     figures: dict[str, object] = {"GPU": torch.cuda.get_device_name(), "clips": given.clips}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        if not given.no_runs:
+        if "runs" in given.only:
             _lay_out_clips(given.videos, folder, given.clips)
         for model in given.models:
-            figures[f"{model}, encoder alone, frames a second"] = loops = _loops(model)
-            print(model, loops, file=sys.stderr)
-            figures[f"{model}, fed without decoding"] = fed = _fed(model, max(given.workers), loops["bfloat16"])
-            print(model, fed, file=sys.stderr)
-            for workers in [] if given.no_runs else given.workers:
-                figures[f"{model}, {workers} workers"] = _run(model, workers, folder, loops["bfloat16"])
-                print(json.dumps(figures), file=sys.stderr)
+            loops = _loops(model, all_kinds="loops" in given.only)
+            figures[f"{model}, encoder alone, frames a second"] = loops
+            if "fed" in given.only:
+                figures[f"{model}, fed without decoding"] = _fed(model, max(given.workers), loops["bfloat16"])
+            print(json.dumps(figures), file=sys.stderr)
+            for decoder in given.decoders if "runs" in given.only else []:
+                options = ("--model", model, "--device", "cuda", "--decoder", decoder)
+                start_s, _ = _index(max(given.workers), folder / "short", options)
+                for workers in given.workers:
+                    found = _run(workers, folder, options, start_s, loops["bfloat16"])
+                    figures[f"{model}, {workers} workers, decoded by {decoder}"] = found
+                    print(json.dumps(found), file=sys.stderr)
     report("gpu", figures)
 
 
-def _loops(name: str) -> dict[str, float]:
+def _loops(name: str, all_kinds: bool) -> dict[str, int]:
     """Frames a second of the encoder, on frames that lie on the GPU but for the one with the upload."""
     half = load_model(name, device="cuda")
     side = half.frame_size_px
     there = torch.randint(0, 256, (_LOOP_FRAMES, side, side, 3), dtype=torch.uint8, device="cuda")
     here = there.cpu().numpy()
-    rates = {
-        "bfloat16": _rate(lambda: half.encode_frames(there)),
-        "bfloat16, uploaded first, features fetched": _rate(lambda: half.encode_frames(here).cpu()),
-    }
-    compiled = load_model(name, device="cuda", runtime="compiled")
-    rates["compiled"] = _rate(lambda: compiled.encode_frames(there))
-    encoder: Any = half.frame_encoder  # type: ignore[attr-defined]
-    with torch.inference_mode():
-        rates["float32"] = _rate(lambda: [encoder(part) for part in there.split(256)])
+    rates = {"bfloat16": _rate(lambda: half.encode_frames(there))}
+    if all_kinds:
+        rates["bfloat16, uploaded first, features fetched"] = _rate(lambda: half.encode_frames(here).cpu())
+        compiled = load_model(name, device="cuda", runtime="compiled")
+        rates["compiled"] = _rate(lambda: compiled.encode_frames(there))
+        encoder: Any = half.frame_encoder  # type: ignore[attr-defined]
+        with torch.inference_mode():
+            rates["float32"] = _rate(lambda: [encoder(part) for part in there.split(256)])
     return {kind: round(rate) for kind, rate in rates.items()}
 
 
@@ -120,12 +127,10 @@ def _fed(model: str, workers: int, loop_rate: float) -> dict[str, object]:
     }
 
 
-def _run(model: str, workers: int, folder: Path, loop_rate: float) -> dict[str, object]:
+def _run(workers: int, folder: Path, options: Sequence[str], start_s: float, loop_rate: float) -> dict[str, object]:
     """`videobert index` on all clips, its start-up told apart."""
-    start_s, _ = _index(model, workers, folder / "short")
-    print(model, f"start-up {start_s:.1f} s", file=sys.stderr)
     with _gpu_watched(folder / "gpu.csv"):
-        whole_s, said = _index(model, workers, folder / "clips")
+        whole_s, said = _index(workers, folder / "clips", options)
     profile, seconds = said["profile"], whole_s - start_s
     clips = len(list((folder / "clips").iterdir()))
     frames = said["num_frames"]
@@ -134,7 +139,7 @@ def _run(model: str, workers: int, folder: Path, loop_rate: float) -> dict[str, 
         "start-up": f"{start_s:.1f} s",
         "steady": f"{seconds:.1f} s",
         "clips per second": round(clips / seconds, 1),
-        "video hours per hour": round(clips * _LENGTH_S / seconds),
+        "videos decoded by the GPU": profile["num_on_gpu"],
         "frames per second": round(frames / seconds),
         "x the encoder alone": round(frames / seconds / loop_rate, 3),
         "frames per second of the model's busy time": round(frames / busy),
@@ -145,11 +150,11 @@ def _run(model: str, workers: int, folder: Path, loop_rate: float) -> dict[str, 
     }
 
 
-def _index(model: str, workers: int, videos: Path) -> tuple[float, dict[str, Any]]:
+def _index(workers: int, videos: Path, options: Sequence[str]) -> tuple[float, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as out:
         index = Path(out) / "index"
         started = time.perf_counter()
-        said = run_index([videos], index, workers, "--model", model, "--device", "cuda")
+        said = run_index([videos], index, workers, *options)
         seconds = time.perf_counter() - started
         frames = sum(IndexStore.open(index).ledger.snapshot().videos["num_encoded"].to_pylist())
         return seconds, said | {"num_frames": frames}

@@ -88,12 +88,13 @@ class SharedModel:
     def __init__(self, name: str, device: str, num_threads: int) -> None:
         self._error = ""
         # Always the same one launches: what cuDNN has planned for a size of batch, it keeps for each thread.
-        self._launcher, self._fetcher = ThreadPoolExecutor(max_workers=1), ThreadPoolExecutor(max_workers=1)
+        self._launcher, self._fetcher, self._fuser = (ThreadPoolExecutor(max_workers=1) for _ in range(3))
         self._waiting: deque[_Part] = deque()
         self._num_waiting = self._num_launched = 0  # frames, batches
         self._serving: set[asyncio.Future[None]] = set()
         self._on_gpu = device != "cpu"
         self._buffers: deque[np.ndarray] = deque()
+        self._fusing: Any = None  # the GPU's queue
         self._busy_s, self._busy_since, self._began = 0.0, 0.0, 0.0
         try:
             self._model = self._load(name, device, num_threads)
@@ -135,15 +136,19 @@ class SharedModel:
 
     async def fuse(self, *moments: Any) -> tuple[np.ndarray, np.ndarray]:
         """See `FrameModel.fuse`."""
-        return await asyncio.to_thread(self._fuse, *moments)
+        return await asyncio.get_running_loop().run_in_executor(self._fuser, self._fuse, *moments)
 
     def _fuse(self, *moments: Any) -> tuple[np.ndarray, np.ndarray]:
-        """On a GPU in a queue of its own: behind the frames a worker would wait for two batches of others."""
+        """On a GPU in a queue of its own: behind the frames a worker would wait for two batches of others.
+
+        In one queue and one thread, as PyTorch keeps memory, and cuBLAS 32 MiB, for each of both.
+        """
         if not self._on_gpu:
             return self._model.fuse(*moments)
         import torch  # the workers that only decode do without
 
-        with torch.cuda.stream(torch.cuda.Stream(priority=-1)):
+        self._fusing = self._fusing or torch.cuda.Stream(priority=-1)
+        with torch.cuda.stream(self._fusing):
             return self._model.fuse(*moments)
 
     async def account(self) -> Spent:

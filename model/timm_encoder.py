@@ -57,12 +57,24 @@ def load_timm_encoder(config: FrameEncoderConfig, folder: Path) -> TimmFrameEnco
     create_model = _import_timm()
     tensors = {name: tensor for file in weights_files(folder) for name, tensor in load_file(file).items()}
     try:
-        network = create_model(settings.architecture, pretrained=False, **settings.arguments)
-        network.load_state_dict(tensors)
+        network = _unfilled(create_model, settings)
+        network.load_state_dict(tensors, assign=True)
     except (RuntimeError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
         raise WeightsDamagedError(f"{folder} holds no weights of timm's {settings.architecture!r}: {text}") from error
-    return TimmFrameEncoder(config, network.eval(), settings)
+    return TimmFrameEncoder(config, network.float().eval(), settings)  # some files hold float16
+
+
+def _unfilled(create_model: Any, settings: TimmSettings) -> Any:
+    """The network without numbers, as inventing a thousand million that are replaced at once takes 20 s.
+
+    Where it holds some that no file has, such as tables of positions, it is made whole.
+    """
+    with torch.device("meta"):
+        network = create_model(settings.architecture, pretrained=False, **settings.arguments)
+    if {name for name, _ in network.named_buffers()} <= network.state_dict().keys():
+        return network
+    return create_model(settings.architecture, pretrained=False, **settings.arguments)
 
 
 def _import_timm() -> Any:
