@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from indexer import parts, schema
-from indexer.batches import BatchEncoder, EncoderSettings, make_batches, work_order
+from indexer.batches import BatchEncoder, EncoderSettings, make_batches
 from indexer.config import IndexConfig, RunConfig, SamplingConfig
 from indexer.ingest import encode
 from indexer.ingest.files import look_at
@@ -21,7 +21,7 @@ from indexer.recorder import Recorder
 from indexer.store.compact import compact
 from indexer.store.index import IndexStore
 from indexer.store.verify import verify
-from indexer.work import BatchResult, WorkItem
+from indexer.work import BatchResult, WorkItem, work_order
 from model.weights import model_facts
 
 SAMPLING = SamplingConfig(frame_rate_hz=2.0, segment_length_s=1.0, mode="exact")
