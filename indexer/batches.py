@@ -110,7 +110,7 @@ class BatchEncoder:
         def note(item: WorkItem, encoded: EncodedVideo) -> None:
             if encoded.unchanged:
                 names = ("size_bytes", "mtime_ns", *(("subtitles", "language") if item.is_retold else ()))
-                unchanged[item.file.uri] = {name: encoded.video[name] for name in names}
+                unchanged[item.uri] = {name: encoded.video[name] for name in names}
             else:
                 videos.append(encoded.video)
 
@@ -257,16 +257,11 @@ class _Moments:
 def failed_batch(items: Sequence[WorkItem], kind: str, message: str) -> BatchResult:
     """The result of a batch that cannot be encoded: every video of it fails in stage "encode" with the same words."""
     rows = [
-        empty_row(item.file.uri, size_bytes=item.file.size_bytes, mtime_ns=item.file.mtime_ns, attempts=item.attempts)
+        empty_row(item.uri, size_bytes=item.file.size_bytes, mtime_ns=item.file.mtime_ns, attempts=item.attempts)
         | failure("encode", kind, message)
         for item in items
     ]
     return BatchResult(videos=pa.Table.from_pylist(rows, schema=schema.VIDEOS), part=items[0].part)
-
-
-def work_order(item: WorkItem) -> tuple[int, str, int]:
-    """Sorts items as `make_batches` takes them: the largest first."""
-    return -item.size_bytes, item.file.uri, item.part.number if item.part else 0
 
 
 def make_batches(items: Collection[WorkItem], num_workers: int) -> Iterator[list[WorkItem]]:

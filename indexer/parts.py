@@ -18,7 +18,7 @@ from itertools import chain, islice, takewhile
 import pyarrow as pa
 
 from indexer import schema
-from indexer.batches import EncoderSettings, work_order
+from indexer.batches import EncoderSettings
 from indexer.config import SamplingConfig
 from indexer.errors import VideoError
 from indexer.ingest.encode import MOMENTS_AT_ONCE
@@ -26,7 +26,7 @@ from indexer.ingest.files import fingerprint_file
 from indexer.ingest.guard import GuardedDecoder
 from indexer.ingest.sampled import DecodeLimits, VideoInfo
 from indexer.ingest.video_rows import changed_row, failure, joined_facts
-from indexer.work import BatchResult, VideoPart, WorkItem
+from indexer.work import BatchResult, VideoPart, WorkItem, work_order
 
 # A video that is more than this share of one worker's work is cut up, so that no worker is left with it at the end.
 _SHARE_OF_A_WORKER = 1 / 4
@@ -77,13 +77,13 @@ class _WithParts(Collection[WorkItem]):
     def __init__(self, items: Collection[WorkItem], parts: Sequence[Sequence[WorkItem]]) -> None:
         self._items = items
         self._parts = sorted(chain.from_iterable(parts), key=work_order)
-        self._cut = {of_one[0].file.uri for of_one in parts}
+        self._cut = {of_one[0].uri for of_one in parts}
 
     def __len__(self) -> int:
         return len(self._items) - len(self._cut) + len(self._parts)
 
     def __iter__(self) -> Iterator[WorkItem]:
-        whole = (item for item in self._items if item.file.uri not in self._cut)
+        whole = (item for item in self._items if item.uri not in self._cut)
         return heapq.merge(whole, self._parts, key=work_order)
 
     def __contains__(self, item: object) -> bool:

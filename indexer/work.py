@@ -16,6 +16,9 @@ from indexer.ingest.on_disk import OnDisk
 from indexer.phases import Spent
 from indexer.store.segments_table import SegmentFile
 
+# Of files and of items: largest first, so all workers finish at about the same time. As `OnDisk` takes it.
+_ORDER = ("-size_bytes", "uri")
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoPart:
@@ -71,6 +74,10 @@ class WorkItem:
     part: VideoPart | None = None
 
     @property
+    def uri(self) -> str:
+        return self.file.uri
+
+    @property
     def size_bytes(self) -> int:
         """Of the file, or of about the part."""
         return self.file.size_bytes // (self.part.num_parts if self.part else 1)
@@ -85,15 +92,21 @@ class WorkItem:
         return cls(**{**values, "file": VideoFile(**values["file"]), "part": part})
 
 
+def work_order(item: WorkItem) -> tuple[int | str, ...]:
+    """Sorts items by `_ORDER`, and the parts of a video as they follow each other."""
+    keys = (-getattr(item, name[1:]) if name.startswith("-") else getattr(item, name) for name in _ORDER)
+    return *keys, item.part.number if item.part else 0
+
+
 def in_order_of_work(files: Iterable[VideoFile], limit: int | None = None) -> OnDisk[VideoFile]:
-    """The first so many files, largest first: so all workers finish at about the same time."""
-    ordered = OnDisk(VideoFile, order=("-size_bytes", "uri"))
+    """The first so many files, by `_ORDER`."""
+    ordered = OnDisk(VideoFile, order=_ORDER)
     ordered.add_all(itertools.islice(files, limit))
     return ordered
 
 
 class WorkItems(Collection[WorkItem]):
-    """The work on some files, each item made when it is its turn; largest first, and then in order of `uri`.
+    """The work on some files, in `work_order`; each item is made when it is its turn.
 
     Args:
         files: in this order, see `in_order_of_work`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,17 @@ def synthetic(tmp_path: Path) -> SyntheticVideos:
 def make_videos() -> type[SyntheticVideos]:
     """For fixtures that outlive one test: `make_videos(folder).write(...)`."""
     return SyntheticVideos
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The order of PyTorch's sums must not depend on how many threads the machine has to spare."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

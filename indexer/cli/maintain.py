@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 
 import typer
 
-from indexer.cli import console
+from indexer.cli import console, run_options
 from indexer.cli.app import app
-from indexer.cli.index import report_run
 from indexer.cli.progress import ProgressDisplay
+from indexer.cli.run_report import report_run
 from indexer.config import RunConfig
 from indexer.errors import SourceError, UsageError
 
@@ -46,9 +46,8 @@ def retry(
     stage: str | None = typer.Option(
         None, metavar="STAGE", help=f"Only those that failed there: {', '.join(_STAGES)}.", show_default=False
     ),
-    address: str | None = typer.Option(
-        None, metavar="RAY", help='Ray cluster to join, e.g. "auto".', show_default=False
-    ),
+    address: str | None = run_options.Address,
+    decoder: str = run_options.Decoder,
     json: bool = console.JsonOption,
 ) -> int:
     """Index the failed videos again, wherever they lie, with the settings of the index."""
@@ -56,9 +55,10 @@ def retry(
         raise UsageError(f"the stage must be one of {', '.join(_STAGES)}, got {stage!r}")
     from indexer.pipeline import retry_videos
 
+    run = RunConfig(address=address, decoder=decoder)
     with console.sigterm_like_ctrl_c(), ProgressDisplay() as display:
-        summary = retry_videos(index, stage=stage, run=RunConfig(address=address), on_progress=display.update)
-    return report_run(summary, index, json=json)
+        summary = retry_videos(index, stage=stage, run=run, on_progress=display.update)
+    return report_run(summary, index, json=json, decoder=decoder)
 
 
 @app.command(epilog="Example: videobert compact my-index")

@@ -1,52 +1,38 @@
-"""The progress bar of a long run, on stderr."""
+"""What a long run of `index` or `retry` shows of itself while it goes on."""
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from indexer.cli.console import clock, say
+from indexer.cli.bar import Bar
+from indexer.cli.console import clock
 
 if TYPE_CHECKING:
     from indexer.pipeline import Progress
-
-# Where stderr is no terminal (a log of a job), a line this often.
-_LINE_EVERY_S = 10.0
 
 
 class ProgressDisplay:
     """A context manager; `update` takes what `index_videos` reports."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar = Bar("videos")
         self._encoding_since: float | None = None
-        self._last_line = 0.0
 
     def __enter__(self) -> ProgressDisplay:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(*error)
 
     def update(self, progress: Progress) -> None:
         if not progress.total:
             return
         if progress.phase == "encoding" and self._encoding_since is None:
             self._encoding_since = time.monotonic()
-        if sys.stderr.isatty():
-            self._update_bar(progress)
-        elif progress.phase == "done" or time.monotonic() - self._last_line >= _LINE_EVERY_S:
-            self._last_line = time.monotonic()
-            facts = f"; {self._facts(progress)}" if _done(progress) or progress.num_parts else ""
-            say(f"{progress.phase}: {_done(progress)} of {progress.total} videos{facts}")
-
-    def _update_bar(self, progress: Progress) -> None:
-        if self._bar is None:
-            self._bar, self._task = _make_bar(progress.total)
-        self._bar.update(self._task, completed=_done(progress), description=progress.phase, facts=self._facts(progress))
+        done = _done(progress)
+        facts = self._facts(progress) if done or progress.num_parts else ""
+        self._bar.show(progress.phase, done, progress.total, facts, is_last=progress.phase == "done")
 
     def _facts(self, progress: Progress) -> str:
         summary = progress.summary
@@ -67,19 +53,3 @@ class ProgressDisplay:
 
 def _done(progress: Progress) -> int:
     return min(progress.total, progress.summary.indexed + progress.summary.failed)
-
-
-def _make_bar(total: int) -> tuple[Any, Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-
-    columns = [
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("videos  {task.fields[facts]}"),
-    ]
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    bar.start()
-    return bar, bar.add_task("starting", total=total, facts="")

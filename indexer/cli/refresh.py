@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from indexer.cli import console
+from indexer.cli import console, run_options
 from indexer.cli.app import app
 
 
@@ -14,7 +14,7 @@ def refresh(
     model: str = typer.Option(
         ..., help="Preset or checkpoint with the frame encoder of the index; mini and mini-int8 go for each other."
     ),
-    device: str = typer.Option("auto", help="cpu, cuda or auto."),
+    device: str = run_options.Device,
     json: bool = console.JsonOption,
 ) -> None:
     """Encode an index anew with another model, from the frame features that it stores.

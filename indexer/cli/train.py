@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from indexer.cli import console
+from indexer.cli import console, run_options
 from indexer.cli.app import app
 from indexer.cli.training_progress import TrainingDisplay
 from indexer.config import DEFAULT_MODEL
@@ -39,10 +39,6 @@ _Seed = typer.Option(0, min=0, help="Of everything random.")
 _Workers = typer.Option(
     None, min=1, help="Processes that share each batch; one (on GPUs: one each) if not given.", show_default=False
 )
-_Device = typer.Option("auto", help="cpu, cuda or auto.")
-_Address = typer.Option(
-    None, metavar="RAY", help='Ray cluster to join, e.g. "auto"; without it Ray runs here.', show_default=False
-)
 _Resume = typer.Option(True, help="Go on where a run with the same --out was stopped, or start anew.")
 
 
@@ -66,8 +62,8 @@ def train(
     max_frames: int = typer.Option(32, min=1, max=600, help="Frames looked at of a video."),
     seed: int = _Seed,
     workers: int | None = _Workers,
-    device: str = _Device,
-    address: str | None = _Address,
+    device: str = run_options.Device,
+    address: str | None = run_options.Address,
     cache: str | None = typer.Option(
         None, metavar="FOLDER", help="Where frame features are kept.", show_default="~/.cache/videobert/features"
     ),
@@ -123,8 +119,8 @@ def pretrain(
     contrastive: float = typer.Option(1.0, min=0.0, help="Weight of finding the transcript of a moment."),
     seed: int = _Seed,
     workers: int | None = _Workers,
-    device: str = _Device,
-    address: str | None = _Address,
+    device: str = run_options.Device,
+    address: str | None = run_options.Address,
     resume: bool = _Resume,
     json: bool = console.JsonOption,
 ) -> None:

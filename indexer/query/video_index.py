@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import functools
+import copy
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from indexer.errors import UnknownMomentError, UsageError
 from indexer.ingest.paths import uri_to_path
-from indexer.query.calibration import Calibration
 from indexer.query.diversity import Diversity
 from indexer.query.filters import Filters
-from indexer.query.index_model import require_model, text_encoder_of
 from indexer.query.inputs import check_k, check_labels, check_query
+from indexer.query.like import search_like
 from indexer.query.results import Classification, SearchResult
 from indexer.query.search import Searcher
 from indexer.query.syntax import ParsedQuery, parse_query
+from indexer.query.version import Version
 from indexer.storage import Location
 from indexer.store.index import IndexStore
 from indexer.store.moment_vectors import Coverage
 from indexer.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from indexer.query.labels import LabelScorer
     from indexer.query.sql import SqlResult
 
 # What only some questions need is imported where they are answered: a search on the command line should not wait for
@@ -44,7 +42,7 @@ class VideoIndex:
 
     def __init__(self, store: IndexStore) -> None:
         self._store = store
-        self._snapshot = store.snapshot()
+        self._version = Version(store.snapshot())
 
     @classmethod
     def open(cls, path: str | Location) -> VideoIndex:
@@ -61,13 +59,9 @@ class VideoIndex:
 
     def reload(self) -> bool:
         """Moves on to the newest version. Returns whether there was a newer one."""
-        if self._store.ledger.version() == self._snapshot.ledger.version:
+        if self._store.ledger.version() == self.snapshot.ledger.version:
             return False
-        before, self._snapshot = self._snapshot.config, self._store.snapshot()
-        self.__dict__.pop("_calibration", None)
-        self.__dict__.pop("_example_calibration", None)
-        if self._snapshot.config != before:
-            self.__dict__.pop("_text_encoder", None)
+        self._version = Version(self._store.snapshot(), before=self._version)
         return True
 
     def newest(self) -> VideoIndex:
@@ -76,10 +70,8 @@ class VideoIndex:
         One thread at a time: both read through the same store. Questions need no store, so that others may go on asking
         the one that they have.
         """
-        newest = VideoIndex(self._store)
-        encoder = self.__dict__.get("_text_encoder")
-        if encoder is not None and newest._snapshot.config == self._snapshot.config:
-            newest.__dict__["_text_encoder"] = encoder
+        newest = copy.copy(self)
+        newest._version = Version(self._store.snapshot(), before=self._version)
         return newest
 
     def state(self) -> tuple[object, ...]:
@@ -99,37 +91,37 @@ class VideoIndex:
     @property
     def num_segments(self) -> int:
         """Visible moments."""
-        return self._snapshot.num_segments
+        return self.snapshot.num_segments
 
     @property
     def num_videos(self) -> int:
         """Videos that are indexed; failed ones do not count."""
-        return self._snapshot.videos.num_rows
+        return self.snapshot.videos.num_rows
 
     @property
     def videos(self) -> list[str]:
         """URIs of the indexed videos, sorted."""
-        return sorted(self._snapshot.videos["uri"].to_pylist())
+        return sorted(self.snapshot.videos["uri"].to_pylist())
 
     @property
     def video_s(self) -> float:
         """Length of all indexed videos together, seconds."""
-        return float(pc.sum(self._snapshot.videos["duration_s"]).as_py() or 0.0)
+        return float(pc.sum(self.snapshot.videos["duration_s"]).as_py() or 0.0)
 
     @property
     def coverage(self) -> Coverage:
         """How much of this version the vector file covers."""
-        return self._snapshot.coverage
+        return self.snapshot.coverage
 
     @property
     def snapshot(self) -> Snapshot:
         """The version that is open, for those who measure it."""
-        return self._snapshot
+        return self._version.snapshot
 
     @property
     def model(self) -> str:
         """Preset or checkpoint that the index was made with."""
-        return self._snapshot.config.model
+        return self.snapshot.config.model
 
     def search(
         self, query: str, k: int = 10, *, where: Filters | None = None, diversity: Diversity | None = None
@@ -171,9 +163,9 @@ class VideoIndex:
         parsed = [parse_query(query) if syntax else ParsedQuery(text=query, plain=query) for query in cleaned]
         if not self.num_segments:
             return [SearchResult(query=query, matched=False, results=[]) for query in cleaned]
-        searcher = Searcher(self._snapshot, self._calibration, self._allowed(where), diversity)
-        vectors = self.encode_texts([query.text for query in parsed])
-        return searcher.answer(cleaned, parsed, vectors, k)
+        version = self._version
+        searcher = Searcher(version.snapshot, version.calibration, version.allowed(where), diversity)
+        return searcher.answer(cleaned, parsed, version.encode_texts([query.text for query in parsed]), k)
 
     def search_like(
         self,
@@ -200,25 +192,7 @@ class VideoIndex:
             VideoError: the file holds no picture that can be read.
         """
         check_k(k)
-        asked = f"like {example}"
-        if not self.num_segments:
-            return SearchResult(query=asked, matched=False, results=[])
-        allowed = self._allowed(where)
-        if isinstance(example, int):
-            row = self._row(example)
-            allowed = np.ones(self.num_segments, dtype=bool) if allowed is None else allowed
-            allowed[row] = False
-            vector = self._snapshot.vectors_of(np.array([row]))[0]
-        else:
-            from indexer.query.single_video import encode_example
-
-            require_model(self._snapshot.config)
-            vector = encode_example(example, self.model, self._snapshot.config.sampling)
-        searcher = Searcher(self._snapshot, self._example_calibration, allowed, diversity)
-        return searcher.answer([asked], [ParsedQuery(text="", plain="")], vector[None], k)[0]
-
-    def _allowed(self, where: Filters | None) -> np.ndarray | None:
-        return None if where is None or where.is_empty else where.mask(self._snapshot)
+        return search_like(self._version, example, k, where, diversity)
 
     def classify(
         self, labels: Iterable[str], *, where: Filters | None = None, start: int = 0, limit: int | None = None
@@ -239,16 +213,11 @@ class VideoIndex:
         from indexer.query.zero_shot import classify_moments, moments_in_order
 
         names = check_labels(labels)
-        order = moments_in_order(self._snapshot, self._allowed(where) if self.num_segments else None)
+        version, snapshot = self._version, self._version.snapshot
+        order = moments_in_order(snapshot, version.allowed(where) if snapshot.num_segments else None)
         chosen = order[start : None if limit is None else start + limit]
-        scorer = self._label_scorer(names) if len(chosen) else None
-        return classify_moments(self._snapshot, names, scorer, chosen, num_moments=len(order))
-
-    def _label_scorer(self, labels: Sequence[str]) -> LabelScorer:
-        from indexer.query.labels import LabelScorer
-
-        config = self._snapshot.config
-        return LabelScorer(labels, self._text_encoder, config.model, config.model_fingerprint)
+        scorer = version.label_scorer(names) if len(chosen) else None
+        return classify_moments(snapshot, names, scorer, chosen, num_moments=len(order))
 
     def label_scores(self, labels: Sequence[str]) -> np.ndarray:
         """As `classify`, as numbers: float32 [N, L + 1], one row a moment of `snapshot`; the last column is for none.
@@ -258,7 +227,7 @@ class VideoIndex:
         """
         from indexer.query.zero_shot import score_moments
 
-        return score_moments(self._snapshot, self._label_scorer(labels))
+        return score_moments(self.snapshot, self._version.label_scorer(labels))
 
     def thumbnail(self, segment_id: int) -> bytes | None:
         """JPEG of a moment, or None if it has none.
@@ -266,7 +235,7 @@ class VideoIndex:
         Raises:
             UsageError: there is no such moment.
         """
-        return self._snapshot.read([self._row(segment_id)], ["thumbnail"])["thumbnail"][0].as_py()
+        return self.snapshot.read([self._version.row_of(segment_id)], ["thumbnail"])["thumbnail"][0].as_py()
 
     def clip(self, uri: str, start_s: float, end_s: float) -> bytes:
         """A short MP4 that starts at `start_s`, for a player. Only videos of the index are read.
@@ -286,8 +255,8 @@ class VideoIndex:
         Raises:
             UsageError: there is no such moment.
         """
-        row, rows = self._row(segment_id), self._snapshot.rows
-        uri = self._snapshot.videos["uri"][int(rows.video_rows[row])].as_py()
+        row, rows = self._version.row_of(segment_id), self.snapshot.rows
+        uri = self.snapshot.videos["uri"][int(rows.video_rows[row])].as_py()
         return uri, float(rows.start_s[row]), float(rows.end_s[row])
 
     def batch_of(self, segment_id: int) -> str:
@@ -296,7 +265,7 @@ class VideoIndex:
         Raises:
             UsageError: there is no such moment.
         """
-        return self._snapshot.rows.batch_of(self._row(segment_id))
+        return self.snapshot.rows.batch_of(self._version.row_of(segment_id))
 
     def sql(self, query: str) -> SqlResult:
         """Answers one SELECT of DuckDB's SQL over the tables `moments` and `videos`: see `indexer.query.sql`.
@@ -306,7 +275,7 @@ class VideoIndex:
         """
         from indexer.query.sql import run_sql
 
-        return run_sql(query, self._snapshot)
+        return run_sql(query, self.snapshot)
 
     def video_facts(self, uri: str) -> dict[str, Any]:
         """The ledger's row of an indexed video.
@@ -314,29 +283,13 @@ class VideoIndex:
         Raises:
             UsageError: the video is not in the index.
         """
-        row = pc.index(self._snapshot.videos["uri"], uri).as_py()
-        if row < 0:
-            raise UsageError(f"the video {uri!r} is not in the index")
-        return self._snapshot.videos.slice(row, 1).to_pylist()[0]
+        return self._version.video_facts(uri)
 
-    def _row(self, segment_id: int) -> int:
-        row = self._snapshot.row_of(segment_id)
-        if row is None:
-            raise UnknownMomentError(f"there is no moment with the id {segment_id!r} in this version of the index")
-        return row
-
-    @functools.cached_property
+    @property
     def _text_encoder(self) -> Any:
-        return text_encoder_of(self._snapshot.config)
-
-    @functools.cached_property
-    def _example_calibration(self) -> Calibration:
-        return Calibration.fit_to_examples(self._snapshot)
-
-    @functools.cached_property
-    def _calibration(self) -> Calibration:
-        return Calibration.fit(self._snapshot, self._text_encoder, self._snapshot.config.model_fingerprint)
+        """For those who measure it, as `snapshot`."""
+        return self._version.text_encoder
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Texts to vectors of the index's space: float32 [N, dim], length 1."""
-        return np.asarray(self._text_encoder.encode(list(texts)), dtype=np.float32)
+        return self._version.encode_texts(texts)

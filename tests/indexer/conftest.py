@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from indexer.cli.app import main
-from indexer.config import RunConfig, SamplingConfig
+from indexer.config import IndexConfig, RunConfig, SamplingConfig
 from indexer.ingest.guard import GuardedDecoder
 from indexer.pipeline import RunSummary, index_videos
 from indexer.storage import ObjectPath, location
 from indexer.store.index import IndexStore
+from model.weights import model_facts
 from tests.indexer.s3_proxy import SECRET, S3Proxy
 
 _bucket_numbers = itertools.count()
@@ -31,6 +32,25 @@ def write_small_videos(make_videos: Callable[[Path], Any], folder: Path) -> Path
     synthetic.write("sub/c.avi", range(0, 1_000, 40), codec="mpeg4")
     (folder / "b.srt").write_text("1\n00:00:00,500 --> 00:00:02,000\nblocks in black and white\n")
     return folder
+
+
+def index_folder(videos: Path, index: Path) -> None:
+    """Indexes a folder with the tiny model, in this process."""
+    settings: dict[str, Any] = {"model": "tiny_test", "sampling": SamplingConfig(), "run": RunConfig()}
+    index_videos([str(videos)], index, in_process=True, **settings)
+
+
+def new_index(path: Path, sampling: SamplingConfig = SamplingConfig()) -> IndexStore:  # noqa: B008 (frozen)
+    """An empty index of the tiny model."""
+    facts = model_facts("tiny_test")
+    config = IndexConfig(
+        model="tiny_test",
+        model_fingerprint=facts.fingerprint,
+        embedding_dim=facts.embedding_dim,
+        feature_shape=facts.feature_shape,
+        sampling=sampling,
+    )
+    return IndexStore.open_or_create(path, config)
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +69,7 @@ def videos(small_videos: Path, tmp_path: Path) -> Path:
 def indexed(small_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of `small_videos`, made once with the tiny model. Not to be changed."""
     folder = tmp_path_factory.mktemp("indexed") / "index"
-    settings: dict[str, Any] = {"model": "tiny_test", "sampling": SamplingConfig(), "run": RunConfig()}
-    index_videos([str(small_videos)], folder, in_process=True, **settings)
+    index_folder(small_videos, folder)
     return folder
 
 

@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterator
 import pytest
 
 from indexer import parts
-from indexer.batches import EncoderSettings, make_batches, work_order
+from indexer.batches import EncoderSettings, make_batches
 from indexer.config import SamplingConfig
 from indexer.ingest.files import VideoFile
 from indexer.parts import cut_long_videos
-from indexer.work import WorkItem
+from indexer.work import WorkItem, in_order_of_work, work_order
 
 _MIB = 1 << 20
 SETTINGS = EncoderSettings(index_path="", model="tiny_test", sampling=SamplingConfig())
@@ -85,6 +85,14 @@ def test_batches_are_those_of_a_sorted_list(seed, num_workers, lengths_s):
     assert list(cut) == list(cut) == sorted(cut, key=work_order)
     assert len(cut) == len(list(cut))
     assert list(make_batches(cut, num_workers)) == reference_batches(drawn.sample(list(cut), len(cut)), num_workers)
+
+
+def test_order_of_files_on_the_disk_is_that_of_items():
+    drawn = random.Random(2)
+    names = ["/v/b", "/v/a", "/v/\N{CLAPPER BOARD}", "/v/\N{FULLWIDTH LATIN SMALL LETTER A}", "/v/é", "/V/a", "/v/a/b"]
+    items = [WorkItem(file=VideoFile(uri=uri, path=uri, size_bytes=drawn.randrange(2), mtime_ns=0)) for uri in names]
+    files = in_order_of_work(each.file for each in items)
+    assert list(files) == [each.file for each in sorted(items, key=work_order)]
 
 
 def test_of_each_video_there_are_all_parts_or_the_whole(lengths_s):

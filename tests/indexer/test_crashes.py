@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -493,18 +495,10 @@ def test_run_survives_the_death_of_a_worker_or_a_node(
     kill: Kill, collection: SimpleNamespace, index: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Ray starts a new worker and gives it the same batch: what it had written before is never seen."""
-    ray_folder = tmp_path_factory.mktemp("r")
     if kill.nth % 2:
         shutil.copytree(collection.earlier, index)
-    process = start(kill, collection.videos, index, RAY_TMPDIR=str(ray_folder), RAY_AUTH_MODE="disabled")
-    try:
-        process.communicate(timeout=300)
-        assert Path(f"{index}.killed").exists(), f"{kill} was never reached"
-        assert process.returncode == 0
-        assert visible(index) == visible(collection.undisturbed)
-        assert_as_if_nothing_had_happened(collection, index)
-    finally:
-        end_processes_of(ray_folder)
+    with run_on_ray(kill, collection.videos, index, tmp_path_factory):
+        assert_survived(kill, collection, index)
 
 
 @pytest.mark.slow
@@ -514,17 +508,9 @@ def test_run_survives_the_death_of_a_worker_over_one_part_of_a_video(
     nth: int, in_parts: SimpleNamespace, index: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The part is encoded again by another worker, while those that are done wait."""
-    ray_folder = tmp_path_factory.mktemp("r")
     kill = Kill("parts-actor", SEGMENT_FILE, "after", nth)
-    process = start(kill, in_parts.videos, index, RAY_TMPDIR=str(ray_folder), RAY_AUTH_MODE="disabled")
-    try:
-        process.communicate(timeout=300)
-        assert Path(f"{index}.killed").exists(), f"{kill} was never reached"
-        assert process.returncode == 0
-        assert visible(index) == visible(in_parts.undisturbed)
-        assert_as_if_nothing_had_happened(in_parts, index)
-    finally:
-        end_processes_of(ray_folder)
+    with run_on_ray(kill, in_parts.videos, index, tmp_path_factory):
+        assert_survived(kill, in_parts, index)
 
 
 @pytest.mark.slow
@@ -532,19 +518,31 @@ def test_run_survives_the_death_of_a_worker_over_one_part_of_a_video(
 def test_video_that_kills_every_worker_fails_and_no_other_does(
     collection: SimpleNamespace, index: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    ray_folder = tmp_path_factory.mktemp("r")
-    kill = Kill("poison", "v7.mp4")
-    process = start(kill, collection.videos, index, RAY_TMPDIR=str(ray_folder), RAY_AUTH_MODE="disabled")
-    try:
-        process.communicate(timeout=300)
-        assert process.returncode == 0
+    with run_on_ray(Kill("poison", "v7.mp4"), collection.videos, index, tmp_path_factory):
         failed = {Path(row["uri"]).name: row["error_kind"] for row in ledger(index) if row["status"] == schema.FAILED}
         assert failed == {"v5.mp4": "NotAVideo", "v7.mp4": "WorkerDied"}
         retry_videos(index, run=RunConfig(), in_process=True)
         assert visible(index) == visible(collection.undisturbed)
         assert verify(IndexStore.open(index)) == []
+
+
+@contextmanager
+def run_on_ray(kill: Kill, videos: Path, index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs it to its end, on a Ray whose processes are ended after the block."""
+    ray_folder = tmp_path_factory.mktemp("r")
+    process = start(kill, videos, index, RAY_TMPDIR=str(ray_folder), RAY_AUTH_MODE="disabled")
+    try:
+        process.communicate(timeout=300)
+        assert process.returncode == 0
+        yield
     finally:
         end_processes_of(ray_folder)
+
+
+def assert_survived(kill: Kill, collection: SimpleNamespace, index: Path) -> None:
+    assert Path(f"{index}.killed").exists(), f"{kill} was never reached"
+    assert visible(index) == visible(collection.undisturbed)
+    assert_as_if_nothing_had_happened(collection, index)
 
 
 def end_processes_of(ray_folder: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from indexer import parts, schema
-from indexer.batches import BatchEncoder, EncoderSettings, make_batches, work_order
-from indexer.config import IndexConfig, RunConfig, SamplingConfig
+from indexer.batches import BatchEncoder, EncoderSettings, make_batches
+from indexer.config import RunConfig, SamplingConfig
 from indexer.ingest import encode
 from indexer.ingest.files import look_at
 from indexer.parts import cut_long_videos, joined_parts
@@ -21,8 +21,8 @@ from indexer.recorder import Recorder
 from indexer.store.compact import compact
 from indexer.store.index import IndexStore
 from indexer.store.verify import verify
-from indexer.work import BatchResult, WorkItem
-from model.weights import model_facts
+from indexer.work import BatchResult, WorkItem, work_order
+from tests.indexer.conftest import new_index
 
 SAMPLING = SamplingConfig(frame_rate_hz=2.0, segment_length_s=1.0, mode="exact")
 
@@ -37,19 +37,7 @@ def small_parts(monkeypatch):
 
 @pytest.fixture
 def store(tmp_path):
-    return make_store(tmp_path / "index")
-
-
-def make_store(path: Path, sampling: SamplingConfig = SAMPLING) -> IndexStore:
-    facts = model_facts("tiny_test")
-    config = IndexConfig(
-        model="tiny_test",
-        model_fingerprint=facts.fingerprint,
-        embedding_dim=facts.embedding_dim,
-        feature_shape=facts.feature_shape,
-        sampling=sampling,
-    )
-    return IndexStore.open_or_create(path, config)
+    return new_index(tmp_path / "index", SAMPLING)
 
 
 def settings_of(store: IndexStore) -> EncoderSettings:
@@ -100,7 +88,7 @@ def video(synthetic) -> Path:
 @pytest.mark.parametrize(("num_workers", "mode"), [(2, "exact"), (5, "auto"), (2, "keyframes")])
 def test_video_in_parts_gives_the_rows_of_the_whole_video(video, tmp_path, num_workers, mode):
     sampling = replace(SAMPLING, mode=mode)
-    store, whole = make_store(tmp_path / "index", sampling), make_store(tmp_path / "whole", sampling)
+    store, whole = new_index(tmp_path / "index", sampling), new_index(tmp_path / "whole", sampling)
     run(whole, [WorkItem(file=look_at(str(video)))])
     items = cut(store, video, num_workers)
     assert len(items) >= 5
@@ -114,7 +102,7 @@ def test_video_in_parts_gives_the_rows_of_the_whole_video(video, tmp_path, num_w
 
 
 def test_long_video_is_written_as_several_files_with_the_same_rows(video, store, tmp_path, monkeypatch):
-    whole = make_store(tmp_path / "whole")
+    whole = new_index(tmp_path / "whole", SAMPLING)
     run(whole, [WorkItem(file=look_at(str(video)))])
     monkeypatch.setattr("indexer.batches._MAX_UNWRITTEN_BYTES", 10_000)
     run(store, [WorkItem(file=look_at(str(video)))])
@@ -158,7 +146,7 @@ def test_touched_long_video_is_known_by_its_bytes_and_stays_whole(video, store):
 
 
 def test_killed_run_leaves_nothing_of_a_video_whose_parts_are_not_all_there(video, store, tmp_path):
-    whole = make_store(tmp_path / "whole")
+    whole = new_index(tmp_path / "whole", SAMPLING)
     run(whole, [WorkItem(file=look_at(str(video)))])
     for until in (1, len(cut(store, video)) - 1):
         run(store, cut(store, video), until=until)
@@ -191,7 +179,7 @@ def test_one_failed_part_fails_the_video_and_a_later_try_brings_it_in(video, sto
     again = recorder.work_item(look_at(str(video)))
     assert again.attempts == 2
     run(store, list(cut_long_videos([again], 2, settings_of(store))))
-    whole = make_store(tmp_path / "whole")
+    whole = new_index(tmp_path / "whole", SAMPLING)
     run(whole, [WorkItem(file=look_at(str(video)), attempts=2)])
     assert (visible(store), ledger(store)) == (visible(whole), ledger(whole))
 
@@ -216,7 +204,7 @@ def test_truncated_video_in_parts_gives_what_the_whole_gives(video, store, tmp_p
     path.write_bytes(data[: len(data) // 2])
     items = cut(store, path)
     run(store, items)
-    whole = make_store(tmp_path / "whole")
+    whole = new_index(tmp_path / "whole", SAMPLING)
     run(whole, [WorkItem(file=look_at(str(path)))])
     assert visible(store) == visible(whole)
     assert [row["status"] for row in ledger(store)] == [row["status"] for row in ledger(whole)] == ["indexed"]

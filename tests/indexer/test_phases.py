@@ -8,7 +8,7 @@ import time
 import pytest
 
 from indexer import phases
-from indexer.cli.index import _print_profile
+from indexer.cli.run_report import _print_profile
 from indexer.phases import Profile, Spent, Stopwatch, WorkerClock
 
 

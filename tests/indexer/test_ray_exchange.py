@@ -23,8 +23,8 @@ from indexer.ingest.files import look_at
 from indexer.ray_cluster import ray_cluster
 from indexer.ray_encoding import encode_on_ray
 from indexer.ray_exchange import Exchange
-from indexer.work import BatchResult, WorkItem
-from tests.indexer.test_batches import Read, work_order
+from indexer.work import BatchResult, WorkItem, work_order
+from tests.indexer.test_batches import Read
 
 ROW = BatchResult(videos=schema.VIDEOS.empty_table()).to_row() | {"error": ""}
 

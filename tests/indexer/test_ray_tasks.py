@@ -1,10 +1,13 @@
-"""Tasks on a real Ray, started here."""
+"""Tasks on a real Ray."""
 
 import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 
 from indexer import schema
 from indexer.errors import UsageError, WorkerError
@@ -16,17 +19,33 @@ from indexer.store.vector_shards import VectorShard, code_shard
 from tests.indexer.store.conftest import segment_row
 
 
-def test_results_come_in_the_order_of_the_items():
+def test_results_come_in_the_order_of_the_items_from_a_ray_that_is_started_for_it():
     names = [f"/v/{number}.mp4" for number in range(12)]
     assert list(map_on_ray(schema.video_id, names)) == [schema.video_id(name) for name in names]
+    assert not ray.is_initialized()
 
 
-def test_an_error_of_ours_arrives_as_it_was_raised():
+@pytest.fixture(scope="module")
+def started_ray():
+    options = {"num_cpus": 2, "object_store_memory": 200 << 20, "include_dashboard": False, "log_to_driver": False}
+    with ThreadPoolExecutor(max_workers=1) as starter:  # for its whole life, see `indexer.ray_cluster`
+        starter.submit(ray.init, "local", logging_level=logging.ERROR, **options).result()
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture
+def one_ray(started_ray, monkeypatch):
+    """Is there already, and stays: starting it takes seconds."""
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+
+
+def test_an_error_of_ours_arrives_as_it_was_raised(one_ray):
     with pytest.raises(UsageError, match="must be s3://BUCKET/KEY"):
         list(map_on_ray(location, ["/v", "s3://"]))
 
 
-def test_another_error_is_one_clear_line():
+def test_another_error_is_one_clear_line(one_ray):
     with pytest.raises(WorkerError, match=r"^a task stopped: .*run the same command again$"):
         list(map_on_ray(json.loads, ["no JSON"]))
 
@@ -36,7 +55,7 @@ def test_a_cluster_that_is_not_there_is_said_so():
         list(map_on_ray(schema.video_id, ["/v"], address="127.0.0.1:9"))
 
 
-def test_tasks_code_what_this_process_codes(tmp_path):
+def test_tasks_code_what_this_process_codes(one_ray, tmp_path):
     vectors = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     lists = InvertedFile.train(vectors)

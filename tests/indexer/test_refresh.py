@@ -28,7 +28,7 @@ _FUSION = ("fusion.", "gate")
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Writes a checkpoint of `tiny_test` with another tower; or, if asked for, with another frame encoder."""
+    """Writes a checkpoint of `tiny_test` with another tower; or, if asked for, with other encoders."""
 
     def write(name="other.safetensors", gate=0.5, trained=_FUSION):
         if (tmp_path / name).exists():  # safetensors puts its metadata in any order, so another copy is another file
@@ -39,6 +39,8 @@ def checkpoint(tmp_path):
             model.gate.fill_(gate)
             for weight in model.frame_encoder.parameters():
                 weight.mul_(1.1)
+            for weight in model.text_encoder.parameters():
+                weight.add_(0.1)
         save_checkpoint(model, config, {}, tmp_path / name)
         return str(tmp_path / name)
 
@@ -163,13 +165,18 @@ def test_run_that_began_before_a_refresh_cannot_commit_after_it(tmp_path, copied
 
 def test_open_index_moves_on_to_the_other_model_at_reload(tmp_path, copied_index, checkpoint):
     index = VideoIndex.open(tmp_path / "index")
-    before = index.search("red", k=4)
-    refresh_index(tmp_path / "index", model=checkpoint())
+    before, text_before = index.search("red", k=4), index.encode_texts(["red"])
+    refresh_index(tmp_path / "index", model=checkpoint(trained=(*_FUSION, "text_encoder.")))
+    assert [m.score for m in index.search("red", k=4).results] == [m.score for m in before.results]
+    newest = index.newest()
     assert [m.score for m in index.search("red", k=4).results] == [m.score for m in before.results]
     assert index.reload()
-    fresh = VideoIndex.open(tmp_path / "index").search("red", k=4)
-    assert [m.score for m in index.search("red", k=4).results] == [m.score for m in fresh.results]
-    assert [m.score for m in fresh.results] != [m.score for m in before.results]
+    fresh = VideoIndex.open(tmp_path / "index")
+    for moved_on in (newest, index):
+        np.testing.assert_array_equal(moved_on.encode_texts(["red"]), fresh.encode_texts(["red"]))
+        scores = [[m.score for m in each.search("red", k=4).results] for each in (moved_on, fresh)]
+        assert scores[0] == scores[1] != [m.score for m in before.results]
+    assert not np.allclose(fresh.encode_texts(["red"]), text_before, atol=1e-2)
 
 
 def test_older_version_is_read_with_the_settings_it_was_made_with(tmp_path, copied_index, checkpoint):

@@ -115,13 +115,3 @@ def test_damaged_index_file_is_no_obstacle(videos, run_index, tmp_path, decoded)
     with pytest.raises(IndexFormatError, match="cannot be read"):  # building vectors still needs the old file
         run_index(videos / "renamed.mp4")
     assert decoded == ["renamed.mp4"]
-
-
-def test_ray_workers_take_over_renamed_videos(videos, run_index, rows_of, tmp_path):
-    run_index(videos)
-    (videos / "a.mp4").rename(videos / "renamed.mp4")
-    before = {row["start_s"]: row["embedding"] for row in rows_of() if row["uri"].endswith("a.mp4")}
-    run = run_index(videos, prune=True, on_ray=True, num_workers=1)
-    assert (run.indexed, run.unchanged, run.removed) == (1, 2, 1)
-    after = {row["start_s"]: row["embedding"] for row in rows_of() if row["uri"].endswith("renamed.mp4")}
-    assert after == before

@@ -220,11 +220,16 @@ def test_what_changed_before_the_first_run_on_an_older_index_is_noticed(
     assert rows_of() == rows_of("fresh")
 
 
-def test_workers_of_ray_retell(videos, run_index, rows_of):
+def test_workers_of_ray_retell_and_take_over_renamed_videos_undecoded(videos, run_index, rows_of):
     run_index(videos)
-    came(videos)
-    run = run_index(videos, on_ray=True, num_workers=1)
-    assert (run.indexed, run.unchanged) == (1, 2)
+    before = {row["start_s"]: row["embedding"] for row in rows_of() if row["uri"].endswith("a.mp4")}
+    changed(videos)
+    (videos / "a.mp4").rename(videos / "renamed.mp4")
+    run = run_index(videos, prune=True, on_ray=True, num_workers=1)
+    assert (run.indexed, run.unchanged, run.removed) == (2, 1, 1)
+    assert run.profile["workers"]["decode"] == run.profile["workers"]["encode"] == 0
+    after = {row["start_s"]: row["embedding"] for row in rows_of() if row["uri"].endswith("renamed.mp4")}
+    assert after == before
     run_index(videos, into="fresh")
     spoken = [(row["uri"], row["start_s"], row["transcript"]) for row in rows_of()]
     assert spoken == [(row["uri"], row["start_s"], row["transcript"]) for row in rows_of("fresh")]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from indexer import parts
-from indexer.batches import BatchEncoder, EncoderSettings, work_order
+from indexer.batches import BatchEncoder, EncoderSettings
 from indexer.config import RunConfig, SamplingConfig
 from indexer.errors import StorageError
 from indexer.ingest import encode
@@ -20,7 +20,7 @@ from indexer.ingest.guard import GuardedDecoder
 from indexer.pipeline import index_videos
 from indexer.store.index import IndexStore
 from indexer.thread_encoding import encode_in_threads, is_handful, num_useful_threads
-from indexer.work import BatchResult, WorkItem
+from indexer.work import BatchResult, WorkItem, work_order
 from model.errors import ModelError
 
 _MIB = 1 << 20

@@ -10,12 +10,12 @@ import pytest
 
 from indexer import schema
 from indexer.batches import BatchEncoder, EncoderSettings
-from indexer.config import IndexConfig, SamplingConfig
+from indexer.config import SamplingConfig
 from indexer.ingest.files import look_at
 from indexer.ingest.frame_model import FrameModel, LocalModel
-from indexer.store.index import IndexStore
 from indexer.work import WorkItem
-from model.weights import load_model, model_facts
+from model.weights import load_model
+from tests.indexer.conftest import new_index
 
 SAMPLING = SamplingConfig(frame_rate_hz=2.0, segment_length_s=1.0, mode="exact")
 
@@ -52,15 +52,7 @@ def encode(synthetic, tmp_path):
     first, second, third = (synthetic.write(f"{name}.mp4", range(0, 2000, 100)) for name in ("a", "b", "c"))
 
     def encode_batch(model: FrameModel | None, *, damaged: bool = False) -> tuple[list[dict], list[dict]]:
-        facts = model_facts("tiny_test")
-        config = IndexConfig(
-            model="tiny_test",
-            model_fingerprint=facts.fingerprint,
-            embedding_dim=facts.embedding_dim,
-            feature_shape=facts.feature_shape,
-            sampling=SAMPLING,
-        )
-        store = IndexStore.open_or_create(tmp_path / f"index-{len(list(tmp_path.iterdir()))}", config)
+        store = new_index(tmp_path / f"index-{len(list(tmp_path.iterdir()))}", SAMPLING)
         if damaged:
             Path(second).write_bytes(b"no video")
         encoder = BatchEncoder(EncoderSettings(index_path=str(store.path), model="tiny_test", sampling=SAMPLING), model)

@@ -24,6 +24,8 @@ from model.training_state import STATE_FILE
 ROOT = Path(__file__).resolve().parents[2]
 TOY = Path(__file__).with_name("training_toy.py")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def toy() -> ModuleType:
@@ -33,15 +35,6 @@ def toy() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The order of sums must not depend on how many threads the machine has to spare."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def start(*args: object) -> subprocess.Popen[bytes]:

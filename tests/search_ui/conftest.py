@@ -7,36 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from indexer.config import IndexConfig, RunConfig, SamplingConfig
-from indexer.pipeline import index_videos
-from indexer.store.index import IndexStore
-from model import model_facts
+from tests.indexer import conftest
+from tests.indexer.query.conftest import write_colours
 
 APP = Path(__file__).resolve().parents[2] / "search_ui" / "app.py"
-COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
 HOSTILE_NAME = "<img src=x onerror=alert(1)> **bold** [a](javascript:b) :red[c] $d$ \u202e4pm..mp4"
 
 
 def _write_colour(path: Path, name: str) -> None:
     """4 s of one colour."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=2, options={"crf": "1"})
-        stream.width = stream.height = 64
-        stream.pix_fmt = "yuv444p"
-        for _ in range(8):
-            picture = np.full((64, 64, 3), COLOURS[name], np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-
-
-def _index_folder(folder: Path, into: Path) -> None:
-    index_videos([str(folder)], into, model="tiny_test", sampling=SamplingConfig(), run=RunConfig(), in_process=True)
+    write_colours(path, name, seconds_each=4)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +38,7 @@ def write_colour() -> Callable[[Path, str], None]:
 @pytest.fixture
 def index_folder() -> Callable[[Path, Path], None]:
     """`index_folder(videos, into)`."""
-    return _index_folder
+    return conftest.index_folder
 
 
 @pytest.fixture
@@ -78,7 +62,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def index(videos: Path) -> Path:
     """An index of them. Not to be changed."""
-    _index_folder(videos, videos.parent / "index")
+    conftest.index_folder(videos, videos.parent / "index")
     return videos.parent / "index"
 
 
@@ -91,20 +75,13 @@ def own_videos(videos: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def own_index(own_videos: Path, tmp_path: Path) -> Path:
     """An index of that copy."""
-    _index_folder(own_videos, tmp_path / "index")
+    conftest.index_folder(own_videos, tmp_path / "index")
     return tmp_path / "index"
 
 
 @pytest.fixture
 def empty_index(tmp_path: Path) -> Path:
-    facts = model_facts("tiny_test")
-    config = IndexConfig(
-        model="tiny_test",
-        model_fingerprint=facts.fingerprint,
-        embedding_dim=facts.embedding_dim,
-        feature_shape=facts.feature_shape,
-    )
-    return IndexStore.open_or_create(tmp_path / "empty", config).path
+    return conftest.new_index(tmp_path / "empty").path
 
 
 @pytest.fixture

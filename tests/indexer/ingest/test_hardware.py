@@ -228,6 +228,23 @@ def test_index_of_a_gpu_is_that_of_the_cpu(write, gpu, rows_of, tmp_path):
 
 
 @needs_compiler
+def test_retry_decodes_on_the_gpu_as_index_does(write, gpu, videobert, rows_of, tmp_path):
+    for into in ("nvdec", "cpu"):
+        (tmp_path / "a.mp4").write_text("no video")
+        assert videobert("index", tmp_path / "a.mp4", "--into", tmp_path / into, "--model", "tiny_test")[0] == 3
+        gpu(write("a.mp4"))
+        code, out, err = videobert("retry", tmp_path / into, "--decoder", into)
+        assert (code, out.split(",")[0]) == (0, "1 indexed")
+        assert ("decoded by GPUs: 1 videos" in err) == gpu.log.exists() == (into == "nvdec")
+    assert rows_of("nvdec") == rows_of("cpu") != []
+
+
+def test_retry_refuses_a_decoder_that_there_is_not(videobert, tmp_path):
+    code, _, err = videobert("retry", tmp_path, "--decoder", "vaapi")
+    assert (code, err) == (2, "error: the decoder must be cpu or nvdec, got 'vaapi'\n")
+
+
+@needs_compiler
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray leaves files and processes open
 def test_workers_of_ray_find_the_gpus(write, gpu, tmp_path):

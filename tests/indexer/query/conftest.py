@@ -7,9 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from indexer.config import RunConfig, SamplingConfig
-from indexer.pipeline import index_videos
 from indexer.query.video_index import VideoIndex
+from tests.indexer.conftest import index_folder
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
 
@@ -48,16 +47,8 @@ def colour_index(colour_videos, run_index, tmp_path) -> VideoIndex:
     return VideoIndex.open(tmp_path / "index")
 
 
-def index_folder(videos: Path, index: Path) -> VideoIndex:
-    index_videos(
-        [str(videos)],
-        index,
-        model="tiny_test",
-        sampling=SamplingConfig(),
-        run=RunConfig(),
-        in_process=True,
-        on_progress=lambda progress: None,
-    )
+def indexed_folder(videos: Path, index: Path) -> VideoIndex:
+    index_folder(videos, index)
     return VideoIndex.open(index)
 
 
@@ -65,7 +56,7 @@ def index_folder(videos: Path, index: Path) -> VideoIndex:
 def colours(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
     """The same index, made once. Not to be changed."""
     folder = tmp_path_factory.mktemp("colours")
-    return index_folder(write_three(folder / "videos"), folder / "index")
+    return indexed_folder(write_three(folder / "videos"), folder / "index")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from indexer.query.diversity import Diversity
 from indexer.query.filters import Filters
 from indexer.query.video_index import VideoIndex
 from tests.indexer.conftest import write_small_videos
-from tests.indexer.query.conftest import index_folder
+from tests.indexer.query.conftest import indexed_folder
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def videos(make_videos, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def index(videos) -> VideoIndex:
     """An index of them. Not to be changed."""
-    return index_folder(videos, videos.parent / "index")
+    return indexed_folder(videos, videos.parent / "index")
 
 
 def names(index, **filters):

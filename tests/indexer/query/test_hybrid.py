@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from indexer.query.video_index import VideoIndex
-from tests.indexer.query.conftest import index_folder, write_three
+from tests.indexer.query.conftest import indexed_folder, write_three
 
 SPOKEN = {
     "red": "The quarterly revenue report was delayed by the winter storm",
@@ -22,7 +22,7 @@ def speaking_index(tmp_path_factory) -> VideoIndex:
     videos = write_three(folder / "videos")
     for name, text in SPOKEN.items():
         (videos / f"{name}.srt").write_text(f"1\n00:00:00,000 --> 00:10:00,000\n{text}\n")
-    return index_folder(videos, folder / "index")
+    return indexed_folder(videos, folder / "index")
 
 
 def names(result):

@@ -41,10 +41,10 @@ def test_results_are_ranked_scored_and_labelled(colours):
 
 
 def test_score_is_the_cosine_of_query_and_moment_where_no_word_matches(colours):
-    snapshot = colours._snapshot
+    snapshot = colours.snapshot
     best = colours.search("blueish", k=1).results[0]
     vector = snapshot.embeddings()[snapshot.row_of(best.segment_id)]
-    query = np.asarray(colours._text_encoder.encode(["blueish"]))[0]
+    query = colours.encode_texts(["blueish"])[0]
     assert best.score == pytest.approx(float(vector @ query), abs=1e-5)
 
 

@@ -8,25 +8,12 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from indexer.config import RunConfig, SamplingConfig
-from indexer.pipeline import index_videos
 from indexer.query.video_index import VideoIndex
 from indexer.serve.app import build_app
 from indexer.serve.service import Service
 from indexer.serve.settings import ServeSettings
+from tests.indexer.conftest import index_folder
 from tests.indexer.query.conftest import write_colours
-
-
-def index_folder(videos: Path, index: Path) -> None:
-    index_videos(
-        [str(videos)],
-        index,
-        model="tiny_test",
-        sampling=SamplingConfig(),
-        run=RunConfig(),
-        in_process=True,
-        on_progress=lambda progress: None,
-    )
 
 
 @pytest.fixture(scope="session")
