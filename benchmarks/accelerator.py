@@ -10,8 +10,9 @@ clients, decoding, files and commits.
 
 First senders that only send, moments of ten frames as fast as they may: to a device that takes no time, which shows
 what the way to it bears, and to devices of each speed. Then `index` with two workers that decode: again with a device
-that takes no time, and with devices of a share of the frames a second that came then. "Busy" is the share of the time
-from the first frame to the last in which the device computed, frames or what fills up their batches.
+that takes no time, and with devices of a share of the frames a second that came then. Vectors of moments take
+`--fusing` seconds a video, one after the other, beside the frames. "Busy" is the share of the time from the first frame
+to the last in which the device computed, frames or what fills up their batches.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--seconds", type=float, default=_LENGTH_S, help="length of a clip")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--fusing", type=float, default=0.02, help="seconds that the vectors of a video take")
     given = parser.parse_args()
     figures: dict[str, object] = {}
 
@@ -72,11 +74,11 @@ def main() -> None:
             clips = Path(scratch) / "clips"
             videos = sorted(file for file in sources.iterdir() if file.suffix in _VIDEO_SUFFIXES)
             make_clips(videos, clips, given.clips, given.seconds)
-            decoded = indexed(0.0, given.workers, clips)
+            decoded = indexed(0.0, given.workers, clips, given.fusing)
             note(f"{given.workers} workers, {_device(0)}", decoded)
             for share in given.shares:
                 speed = share * decoded["frames per second"]
-                note(f"{given.workers} workers, {_device(speed)}", indexed(speed, given.workers, clips))
+                note(f"{given.workers} workers, {_device(speed)}", indexed(speed, given.workers, clips, given.fusing))
     report("accelerator", figures)
 
 
@@ -110,13 +112,13 @@ def send(models: Sequence[Any], seconds: float) -> float:
     return (count + sum(len(features()) for features in under_way)) / (time.perf_counter() - started)
 
 
-def indexed(speed: float, num_workers: int, clips: Path) -> dict[str, Any]:
+def indexed(speed: float, num_workers: int, clips: Path, fusing_s: float) -> dict[str, Any]:
     """What a device of so many frames a second sees of `index` with so many workers."""
     seen: dict[str, Any] = {}
     encode_on_ray = ray_encoding.encode_on_ray
 
     def encode(*arguments: Any) -> Iterator[Any]:
-        model = start_watched(speed)
+        model = start_watched(speed, fusing_s)
         started = patch.object(ray_encoding, "start_shared_models", lambda settings, device, count: [model])
         with started, _store_watched() as most:
             yield from encode_on_ray(*arguments)

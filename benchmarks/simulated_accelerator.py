@@ -30,14 +30,16 @@ class Accelerator(FrameModel):
 
     Args:
         frames_per_s: its speed, but for the launches; 0: it takes no time at all.
+        fusing_s: what the vectors of some moments take.
 
     Attributes:
         computed: of each batch when it began, when it ends, and its frames.
     """
 
-    def __init__(self, frames_per_s: float) -> None:
+    def __init__(self, frames_per_s: float, fusing_s: float) -> None:
         config = model_config(MODEL)
         self.frame_size_px, self.label_names = config.frame_size_px, ["one", "another"]
+        self._fusing_s = fusing_s
         self._frames_per_s, self._shape, self._dim = frames_per_s, config.feature_shape, config.embedding_dim
         self._memory = np.zeros((0, 0, 0, 3), np.uint8)
         self.computed: list[tuple[float, float, int]] = []
@@ -62,6 +64,7 @@ class Accelerator(FrameModel):
         self, features: np.ndarray, mask: np.ndarray, times_s: np.ndarray, texts: Sequence[str | None]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Vectors that say nothing. Beside the frames, as `SharedModel` does it on a GPU."""
+        time.sleep(self._fusing_s)
         return np.full((len(features), self._dim), self._dim**-0.5, np.float32), np.zeros((len(features), 2))
 
     def _takes_s(self, num_frames: int) -> float:
@@ -73,8 +76,8 @@ class Accelerator(FrameModel):
 class WatchedModel(SharedModel):
     """The shared model on an accelerator; notes what comes in, and how busy the device is."""
 
-    def __init__(self, frames_per_s: float) -> None:
-        self._accelerator = Accelerator(frames_per_s)
+    def __init__(self, frames_per_s: float, fusing_s: float = 0.0) -> None:
+        self._accelerator = Accelerator(frames_per_s, fusing_s)
         super().__init__(MODEL, "cpu", 1)
         self._forget()
 
@@ -98,7 +101,7 @@ class WatchedModel(SharedModel):
     async def seen(self) -> dict[str, Any]:
         """Since this was asked last, from the first frame that was computed to the last."""
         batches, num_requests, most_bytes = self._accelerator.computed, self._num_requests, self._most_bytes
-        lasted_s = batches[-1][1] - batches[0][0]
+        lasted_s = max(1e-9, batches[-1][1] - batches[0][0])  # of one batch that takes no time
         frames = sum(number for _, _, number in batches)
         still_s = sum(later[0] - earlier[1] for earlier, later in pairwise(batches))
         processor_s = time.process_time() - self._processor_s
@@ -116,10 +119,10 @@ class WatchedModel(SharedModel):
         }
 
 
-def start_watched(frames_per_s: float) -> Any:
+def start_watched(frames_per_s: float, fusing_s: float = 0.0) -> Any:
     """The actor of a `WatchedModel`."""
     start: Any = ray.remote(WatchedModel).options(num_cpus=0).remote
-    return start(frames_per_s)
+    return start(frames_per_s, fusing_s)
 
 
 def _peak_bytes() -> int:

@@ -105,7 +105,7 @@ class SharedModel:
             self._launcher.submit(self._warm_up)
 
     def _load(self, name: str, device: str, num_threads: int) -> FrameModel:
-        return LocalModel(load_model(name, device=device, num_threads=num_threads))
+        return LocalModel(load_model(name, device=device, num_threads=num_threads), fuses_beside=self._on_gpu)
 
     def _warm_up(self) -> None:
         """Meets every size of batch once, while the workers start: at the first frames it would be seconds each."""
@@ -257,6 +257,8 @@ class SharedModelClient(FrameModel):
     Attributes:
         lost: set once an actor cannot be started any more: nothing can be encoded.
     """
+
+    is_elsewhere = True
 
     def __init__(self, actors: Sequence[Any]) -> None:
         try:

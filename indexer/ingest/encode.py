@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -82,6 +83,7 @@ class VideoEncoder:
         self._decoder = decoder
         self._sampling = sampling
         self._watch = watch or Stopwatch()
+        self._waiter = ThreadPoolExecutor(max_workers=1) if self._model.is_elsewhere else None
 
     def encode(self, file: VideoFile, batch_id: str, **how: Any) -> EncodedVideo:
         """`begin`, and the end at once."""
@@ -185,7 +187,7 @@ class VideoEncoder:
         )
         transcript = read_transcript(file)
         row["num_encoded"] = 0
-        moments, group = MomentGroup(self._model, self._watch), 0
+        moments, group = MomentGroup(self._model), 0
         length_s = self._sampling.segment_length_s
         rows_of = partial(MomentGroup.rows, uri=file.uri, batch_id=batch_id, length_s=length_s, cues=transcript.cues)
         timed = self._watch.waits(stream, first="open", rest="decode")
@@ -193,15 +195,28 @@ class VideoEncoder:
             self._note_facts(timed, row), key=lambda frame: window_of(frame.target_s, length_s)
         ):
             if window // MOMENTS_AT_ONCE != group and not moments.is_empty:
-                yield partial(rows_of, moments, duration_s=math.inf)
-                moments = MomentGroup(self._model, self._watch)
+                yield self._ahead(partial(rows_of, moments, duration_s=math.inf))
+                moments = MomentGroup(self._model)
             group = window // MOMENTS_AT_ONCE
             looked_at = list(frames)
             row["num_frames"] += len(looked_at)
-            row["num_encoded"] += moments.add(looked_at)
+            with self._watch.phase("encode"):
+                row["num_encoded"] += moments.add(looked_at)
         if not moments.is_empty:
-            yield partial(rows_of, moments, duration_s=row["duration_s"])
+            yield self._ahead(partial(rows_of, moments, duration_s=row["duration_s"]))
         row |= {"subtitles": transcript.subtitles, "language": transcript.language(row["audio_language"])}
+
+    def _ahead(self, make_rows: Callable[[Stopwatch], list[dict[str, Any]]]) -> Callable[[], list[dict[str, Any]]]:
+        """Rows whose vectors another process computes are made by a thread, so that decoding goes on meanwhile."""
+        if self._waiter is None:
+            return partial(make_rows, self._watch)
+        made = self._waiter.submit(make_rows, Stopwatch())
+
+        def wait() -> list[dict[str, Any]]:
+            with self._watch.phase("encode"):
+                return made.result()
+
+        return wait
 
     def _note_facts(
         self, stream: Iterable[VideoInfo | SampledFrame | DecodeEnd], row: dict[str, Any]

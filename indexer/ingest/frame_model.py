@@ -21,10 +21,12 @@ class FrameModel(ABC):
     Attributes:
         frame_size_px: S.
         label_names: the C class names.
+        is_elsewhere: it computes in another process, so that whoever waits for it may do something else meanwhile.
     """
 
     frame_size_px: int
     label_names: list[str]
+    is_elsewhere = False
 
     @abstractmethod
     def encode_frames(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
@@ -41,15 +43,21 @@ class LocalModel(FrameModel):
     """A model of this process. Frames are encoded at once: the cores that it would wait for are the ones it uses.
 
     Threads take turns: each use keeps all of the model's cores busy, and some tokenisers serve one caller only.
+
+    Args:
+        model: what computes.
+        fuses_beside: moments do not wait for frames, as on a GPU: whoever gives it more kernels than its queue holds
+            waits there until it has computed some.
     """
 
-    def __init__(self, model: VideoTextModel) -> None:
+    def __init__(self, model: VideoTextModel, *, fuses_beside: bool = False) -> None:
         self._model = model
-        self._lock = threading.Lock()
+        self._encoding = threading.Lock()
+        self._fusing = threading.Lock() if fuses_beside else self._encoding
         self.frame_size_px, self.label_names = model.frame_size_px, list(model.label_names)
 
     def encode_frames(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
-        with self._lock:
+        with self._encoding:
             features = self._model.encode_frames(frames)
         if features.is_cuda:
             return _on_its_way(features)
@@ -59,7 +67,7 @@ class LocalModel(FrameModel):
     def fuse(
         self, features: np.ndarray, mask: np.ndarray, times_s: np.ndarray, texts: Sequence[str | None]
     ) -> tuple[np.ndarray, np.ndarray]:
-        with self._lock:
+        with self._fusing:
             vectors = self._model.encode_video(features, mask, times_s, texts)
             return vectors.cpu().numpy(), self._model.classify(features, mask).cpu().numpy()
 

@@ -23,12 +23,10 @@ class MomentGroup:
 
     Args:
         model: encodes frames and fuses moments.
-        watch: counts what each phase takes.
     """
 
-    def __init__(self, model: FrameModel, watch: Stopwatch) -> None:
+    def __init__(self, model: FrameModel) -> None:
         self._model = model
-        self._watch = watch
         self._target_times_s: list[float] = []
         self._frame_times_s: list[float] = []
         self._features: list[Callable[[], np.ndarray]] = []
@@ -42,11 +40,10 @@ class MomentGroup:
 
     def add(self, frames: Sequence[SampledFrame]) -> int:
         """Encodes what is new among the frames of one moment, the next one, and says how many that are."""
-        with self._watch.phase("encode"):
-            which, new = self._without_twins(frames)
-            if new:
-                encoded = self._model.encode_frames(np.stack(new))
-                self._encoded += [(encoded, i) for i in range(len(new))]
+        which, new = self._without_twins(frames)
+        if new:
+            encoded = self._model.encode_frames(np.stack(new))
+            self._encoded += [(encoded, i) for i in range(len(new))]
         sources = [self._encoded[number] for number in which]
         self._features.append(lambda: np.stack([encoded()[i] for encoded, i in sources]).astype(STORED))
         self._target_times_s += [frame.target_s for frame in frames]
@@ -70,21 +67,23 @@ class MomentGroup:
         return which, new
 
     def rows(
-        self, uri: str, batch_id: str, *, duration_s: float, length_s: float, cues: Sequence[Cue]
+        self, watch: Stopwatch, *, uri: str, batch_id: str, duration_s: float, length_s: float, cues: Sequence[Cue]
     ) -> list[dict[str, Any]]:
         """Rows of `schema.SEGMENTS`.
 
         Args:
+            watch: counts what is waited for features, and the fusion.
+            uri, batch_id: of the video.
             duration_s: where the video ends; infinity if it goes on.
             length_s: of a moment.
             cues: what is said in the video.
         """
         spans = cut_segments(self._target_times_s, duration_s, length_s)
         transcripts = [text_between(cues, span.start_s, span.end_s) for span in spans]
-        with self._watch.phase("encode"):
+        with watch.phase("encode"):
             encoded = [features() for features in self._features]
         times_s = [np.array(self._frame_times_s[span.frames]) - span.start_s for span in spans]
-        with self._watch.phase("fuse"):
+        with watch.phase("fuse"):
             fused = fuse_moments(self._model, encoded, times_s, transcripts)
         return [
             {

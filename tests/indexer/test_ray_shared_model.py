@@ -118,7 +118,7 @@ def test_every_size_of_batch_is_met_in_the_one_thread_that_encodes_before_the_fi
 def test_a_device_goes_from_one_batch_to_the_next_without_waiting_for_this_process():
     """Each batch begins in the moment in which the one before it ends: it was there by then. All but
     the last, which would have been filled up."""
-    model = WatchedModel(200)
+    model = WatchedModel(120)
 
     async def asked():
         side = model._model.frame_size_px

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -40,3 +41,20 @@ def test_threads_take_turns_with_a_model():
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(use, range(12)))
     assert busy.most_users == 1
+
+
+def test_moments_do_not_wait_for_frames_that_fill_the_queue_of_a_gpu():
+    full, nothing = threading.Event(), np.zeros((1, 1, 1, 1), np.float32)
+
+    class WithAQueue(Busy):
+        def encode_frames(self, *_: object) -> torch.Tensor:
+            assert full.wait(20)
+            return torch.zeros(1, 1)
+
+    model = LocalModel(WithAQueue(), fuses_beside=True)
+    with ThreadPoolExecutor(1) as pool:
+        features = pool.submit(model.encode_frames, nothing)
+        model.fuse(nothing, nothing, nothing, [None])
+        assert not features.done()
+        full.set()
+        assert features.result()().shape == (1, 1)
