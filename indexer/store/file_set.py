@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from indexer.errors import IndexFormatError
 from indexer.storage import DamagedCopyError, Location, new_file, verified_copy
+from indexer.store.unused_memory import give_back_unused_memory
 
 ROWS = ".rows.parquet"
 
@@ -45,6 +46,7 @@ class FileSet:
 
     def write_rows(self, segment_ids: np.ndarray, batch_ids: pa.Array) -> None:
         """Writes int64 [N] and string [N], the moments that the rows are."""
+        give_back_unused_memory()  # what the other files took
         with self.file(ROWS) as path:
             pq.write_table(pa.table({"segment_id": segment_ids, "batch_id": batch_ids}), path, compression="zstd")
 
