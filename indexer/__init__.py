@@ -9,8 +9,8 @@ index.search("a dog on a skateboard", k=5)
 import os
 from typing import TYPE_CHECKING, Any
 
-# Delta's allocator, which reads this when it is loaded: one arena, and what is freed goes back to the system. By default
-# it would keep for some seconds what each commit took, once a core.
+# For Delta's allocator, which reads it when it is loaded: one arena, and what is freed goes back to the system at once.
+# By default it keeps what each commit took, more of it with every core.
 os.environ.setdefault("_RJEM_MALLOC_CONF", "narenas:1,dirty_decay_ms:0,muzzy_decay_ms:0")
 
 if TYPE_CHECKING:

@@ -51,9 +51,7 @@ class FileSet:
         give_back_unused_memory()  # what the other files took
         rows = pa.table({"segment_id": segment_ids, "batch_id": batch_ids})
         with self.file(ROWS) as path:
-            pq.write_table(
-                rows, path, compression="zstd", use_dictionary=["batch_id"], row_group_size=_ROWS_PER_GROUP
-            )
+            pq.write_table(rows, path, compression="zstd", use_dictionary=["batch_id"], row_group_size=_ROWS_PER_GROUP)
 
 
 def checked_file(what: str, path: Location, sha256: str, *, said_in: str, read_all: bool = False) -> Path:
