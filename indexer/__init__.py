@@ -6,12 +6,7 @@ index = VideoIndex.open("demo-data/index")
 index.search("a dog on a skateboard", k=5)
 """
 
-import os
 from typing import TYPE_CHECKING, Any
-
-# For Delta's allocator, which reads it when it is loaded: one arena, and what is freed goes back to the system at once.
-# By default it keeps what each commit took, more of it with every core.
-os.environ.setdefault("_RJEM_MALLOC_CONF", "narenas:1,dirty_decay_ms:0,muzzy_decay_ms:0")
 
 if TYPE_CHECKING:
     from indexer.query.video_index import VideoIndex as VideoIndex
