@@ -24,7 +24,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from benchmarks.report import report
@@ -145,6 +144,8 @@ def _tree(pid: int) -> Iterator[int]:
 
 def write_long(folder: Path, hours: float) -> Path:
     """One video of so many hours, 320 x 240, 10 frames and one key frame a second."""
+    import av  # not by the process that is measured: `index` does not load it
+
     folder.mkdir(parents=True)
     minute = folder / "minute.mkv"
     _write_noise(minute, num_frames=_MINUTE_S * _FRAMES_PER_S, width=320, height=240)
@@ -178,6 +179,8 @@ def write_many(folder: Path, number: int) -> Path:
 
 def _write_noise(path: Path, *, num_frames: int, width: int, height: int) -> None:
     """Blocks of random colours that change with every frame, so that no two moments are alike."""
+    import av
+
     drawn = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(

@@ -11,14 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from demo.make_videos import make_videos
-
 RESULTS = Path(__file__).with_name("results")
 _PACKAGES = ("av", "deltalake", "faiss-cpu", "openvino", "pyarrow", "ray", "torch")
 
 
 def demo_videos(folder: Path) -> Path:
     """Makes the demo's videos in the folder, and returns it."""
+    from demo.make_videos import make_videos  # loads PyAV, which a benchmark of memory leaves to others
+
     make_videos(folder)
     return folder
 

@@ -32,9 +32,10 @@ from indexer.stored import StoredMoments
 from indexer.work import BatchResult, SeenVersion, WorkItem
 from model.weights import load_model
 
-# A batch should take seconds: long enough that its file is worth a commit, short enough that little is lost.
-_MAX_VIDEOS = 8
-_MAX_BYTES = 32 << 20
+# A batch should take seconds: long enough that its file is worth a commit, short enough that little is lost. Eight
+# videos do, or more where they are a second each; every file of moments takes memory of whoever opens the index.
+_MAX_VIDEOS, _MAX_BYTES = 8, 32 << 20
+_MAX_SMALL_VIDEOS, _MAX_SMALL_BYTES = 64, 2 << 20
 _BATCHES_PER_WORKER = 3
 _MAX_UNWRITTEN_BYTES = 16 << 20
 
@@ -274,12 +275,14 @@ def make_batches(items: Collection[WorkItem], num_workers: int) -> Iterator[list
         num_workers: workers that will share them.
     """
     share = -(-len(items) // max(1, num_workers * _BATCHES_PER_WORKER))
-    max_videos = min(_MAX_VIDEOS, max(1, share))
+    max_videos, max_small = max(1, min(_MAX_VIDEOS, share)), max(1, min(_MAX_SMALL_VIDEOS, share))
     batch: list[WorkItem] = []
     size = 0
     for item in items:
         is_alone = item.part is not None or (bool(batch) and batch[-1].part is not None)
-        if batch and (is_alone or len(batch) == max_videos or size + item.size_bytes > _MAX_BYTES):
+        together = size + item.size_bytes
+        is_full = len(batch) >= (max_small if together <= _MAX_SMALL_BYTES else max_videos) or together > _MAX_BYTES
+        if batch and (is_alone or is_full):
             yield batch
             batch, size = [], 0
         batch.append(item)

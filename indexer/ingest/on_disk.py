@@ -18,7 +18,7 @@ from indexer.errors import StorageError
 
 Row = TypeVar("Row")
 
-_CACHE_KIB = 2048
+_CACHE_KIB = 512
 _ROWS_AT_A_TIME = 1000
 
 

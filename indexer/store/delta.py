@@ -34,6 +34,10 @@ _BUCKET_READERS, _MANY_FILES = 16, 32
 _ROWS_AT_ONCE = 2_048
 
 
+# Whoever opens a table reads the log since the last checkpoint, and has some 80 kB in memory of each entry.
+_PROPERTIES = {"delta.checkpointInterval": "20"}
+
+
 def delta_uri(folder: Location) -> str:
     """The folder as Delta must be given it: a plain path with a percent sign in it would be taken as encoded."""
     if isinstance(folder, ObjectPath):
@@ -55,7 +59,12 @@ def create_delta(folder: Location, schema: pa.Schema, name: str) -> None:
     try:
         persistently(
             lambda: DeltaTable.create(
-                delta_uri(folder), schema=schema, mode="ignore", name=name, storage_options=delta_storage(folder)
+                delta_uri(folder),
+                schema=schema,
+                mode="ignore",
+                name=name,
+                configuration=_PROPERTIES,
+                storage_options=delta_storage(folder),
             )
         )
     except (DeltaError, OSError) as error:

@@ -16,8 +16,11 @@ import pyarrow.parquet as pq
 
 from indexer.errors import IndexFormatError
 from indexer.storage import DamagedCopyError, Location, new_file, verified_copy
+from indexer.store.unused_memory import give_back_unused_memory
 
 ROWS = ".rows.parquet"
+# Written at once, in a few MB.
+_ROWS_PER_GROUP = 1 << 16
 
 
 class FileSet:
@@ -45,8 +48,10 @@ class FileSet:
 
     def write_rows(self, segment_ids: np.ndarray, batch_ids: pa.Array) -> None:
         """Writes int64 [N] and string [N], the moments that the rows are."""
+        give_back_unused_memory()  # what the other files took
+        rows = pa.table({"segment_id": segment_ids, "batch_id": batch_ids})
         with self.file(ROWS) as path:
-            pq.write_table(pa.table({"segment_id": segment_ids, "batch_id": batch_ids}), path, compression="zstd")
+            pq.write_table(rows, path, compression="zstd", use_dictionary=["batch_id"], row_group_size=_ROWS_PER_GROUP)
 
 
 def checked_file(what: str, path: Location, sha256: str, *, said_in: str, read_all: bool = False) -> Path:

@@ -24,13 +24,15 @@ from indexer.store.ledger import Ledger
 from indexer.store.segment_rows import SegmentRows
 from indexer.store.segments_table import SegmentFile, SegmentsTable
 from indexer.store.snapshot import Snapshot
+from indexer.store.unused_memory import give_back_unused_memory
 from indexer.store.vector_shards import MapShards
 from indexer.store.vectors import VectorManifest
 
 _SETTINGS = "index.json"
 _REFRESHED = "index-{generation}.json"
 # What vector and keyword files need to know of videos; the rest, of millions of them, would be most of the ledger.
-_BUILT_FROM = ["video_id", "uri", "status", "batch_id", "title"]
+_VECTORS_OF = ["video_id", "status", "batch_id"]
+_KEYWORDS_OF = [*_VECTORS_OF, "uri", "title"]
 
 
 class IndexStore:
@@ -161,7 +163,7 @@ class IndexStore:
 
         Args:
             version: of the ledger, if not the newest.
-            columns: of `schema.VIDEOS`, where those of `_BUILT_FROM` at least will do; None: all.
+            columns: of `schema.VIDEOS`, where those of `_VECTORS_OF` at least will do; None: all.
         """
         ledger = self.ledger.snapshot(version, columns)
         rows = SegmentRows(self._keys.of(self.segments.files()), ledger.indexed)
@@ -199,7 +201,7 @@ class IndexStore:
     ) -> VectorManifest | None:
         """Writes a vector file for the newest ledger version: see `indexer.store.builds.build_vectors`."""
         return build_vectors(
-            self.snapshot(columns=_BUILT_FROM),
+            self._to_build_from(_VECTORS_OF),
             self.vectors_folder,
             anew=anew,
             if_due=if_due,
@@ -213,6 +215,7 @@ class IndexStore:
         Args:
             anew: write it even where one seems to be there, and delete all others.
         """
+        give_back_unused_memory()
         if anew:
             self._keys.forget()
         table = open_delta(self.segments.folder)
@@ -220,7 +223,14 @@ class IndexStore:
 
     def build_keywords(self) -> bool:
         """Writes a keyword file for the newest ledger version, and whether it did: not where one is whole, or empty."""
-        return build_keywords(self.snapshot(columns=_BUILT_FROM), self.keywords_folder)
+        return build_keywords(self._to_build_from(_KEYWORDS_OF), self.keywords_folder)
+
+    def _to_build_from(self, columns: list[str]) -> Snapshot:
+        """The newest view, without what was freed before and while it was read."""
+        give_back_unused_memory()
+        snapshot = self.snapshot(columns=columns)
+        give_back_unused_memory()
+        return snapshot
 
 
 def _require_equal(store: IndexStore, config: IndexConfig) -> None:

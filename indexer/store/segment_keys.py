@@ -18,7 +18,7 @@ from indexer.store.delta import in_parallel, read_parquet_files
 
 _COLUMNS = ["segment_id", "video_id", "batch_id", "start_s", "end_s"]
 # An object for each file costs some kB, most of them more than the keys in it.
-_FILES_AT_ONCE = 512
+_FILES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

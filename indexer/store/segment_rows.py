@@ -105,7 +105,7 @@ def _same_batch(
     keys: SegmentKeys, batch_of_video: pa.ChunkedArray, video_of_run: np.ndarray, is_known: np.ndarray
 ) -> np.ndarray:
     """Whether the ledger names the same batch, bool, for the runs whose video it knows."""
-    ledger = batch_of_video.combine_chunks().dictionary_encode()
+    ledger = batch_of_video.dictionary_encode().combine_chunks()
     codes = _index_in(keys.batches, ledger.dictionary)
     return codes[keys.run_batches[is_known]] == ledger.indices.to_numpy()[video_of_run[is_known]]
 

@@ -107,7 +107,11 @@ class Snapshot:
             yield from self.texts(rows[start : start + _TEXTS_AT_ONCE])
 
     def _texts_of(self, rows: np.ndarray, table: pa.Table) -> list[MomentText]:
-        videos = self.videos.select(["uri", "title"]).take(pa.array(self.rows.video_rows[rows]))
+        # Those of moments in one file mostly lie together; `take` would copy all it is given.
+        numbers = self.rows.video_rows[rows]
+        first, last = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, -1)
+        near = self.videos.select(["uri", "title"]).slice(first, last - first + 1)
+        videos = near.take(pa.array(numbers - first))
         return list(moment_texts(table, videos["uri"].to_pylist(), videos["title"].to_pylist()))
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -46,18 +46,16 @@ class Read(Collection[WorkItem]):
 
 
 def reference_batches(items, num_workers):
-    """At most 8 videos, at most a third of a worker's share of them, and 32 MiB but for single ones; parts alone."""
-    limit = max(1, min(8, -(-len(items) // (3 * num_workers))))
+    """At most 8 videos and 32 MiB but for single ones, or 64 and 2 MiB; a third of a worker's share; parts alone."""
+    share = max(1, -(-len(items) // (3 * num_workers)))
     waiting = sorted(items, key=lambda item: (-item.size_bytes, item.file.uri, item.part.number if item.part else 0))
     batches = []
     while waiting:
         count = 1
-        while (
-            not waiting[0].part
-            and count < min(limit, len(waiting))
-            and not waiting[count].part
-            and sum(item.size_bytes for item in waiting[: count + 1]) <= 32 * _MIB
-        ):
+        while not waiting[0].part and count < min(share, len(waiting)) and not waiting[count].part:
+            size_bytes = sum(item.size_bytes for item in waiting[: count + 1])
+            if (count >= 8 or size_bytes > 32 * _MIB) and (count >= 64 or size_bytes > 2 * _MIB):
+                break
             count += 1
         batches.append(waiting[:count])
         del waiting[:count]
@@ -130,7 +128,7 @@ def test_items_are_read_as_the_batches_are_taken():
     assert items.num_read == 0
     for _ in range(3):
         next(batches)
-    assert items.num_read <= 3 * 8 + 1
+    assert items.num_read <= 3 * 64 + 1
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

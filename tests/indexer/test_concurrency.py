@@ -31,7 +31,7 @@ from indexer.config import RunConfig, SamplingConfig
 from indexer.pipeline import index_videos
 from model.weights import load_model
 
-indexer.batches._MAX_VIDEOS = 1
+indexer.batches._MAX_VIDEOS = indexer.batches._MAX_SMALL_VIDEOS = 1
 load_model("tiny_test")
 print("ready", flush=True)
 sys.stdin.readline()
