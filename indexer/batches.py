@@ -255,14 +255,11 @@ class _Moments:
                 raise
 
 
-def failed_batch(items: Sequence[WorkItem], kind: str, message: str) -> BatchResult:
-    """The result of a batch that cannot be encoded: every video of it fails in stage "encode" with the same words."""
-    rows = [
-        empty_row(item.uri, size_bytes=item.file.size_bytes, mtime_ns=item.file.mtime_ns, attempts=item.attempts)
-        | failure("encode", kind, message)
-        for item in items
-    ]
-    return BatchResult(videos=pa.Table.from_pylist(rows, schema=schema.VIDEOS), part=items[0].part)
+def failed_video(item: WorkItem, kind: str, message: str) -> BatchResult:
+    """The result of a batch of one video, or part of one, that cannot be encoded: it fails in stage "encode"."""
+    row = empty_row(item.uri, size_bytes=item.file.size_bytes, mtime_ns=item.file.mtime_ns, attempts=item.attempts)
+    row |= failure("encode", kind, message)
+    return BatchResult(videos=pa.Table.from_pylist([row], schema=schema.VIDEOS), part=item.part)
 
 
 def make_batches(items: Collection[WorkItem], num_workers: int) -> Iterator[list[WorkItem]]:

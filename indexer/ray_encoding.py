@@ -15,14 +15,14 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from indexer import schema
-from indexer.batches import BatchEncoder, EncoderSettings, failed_batch, make_batches
+from indexer.batches import BatchEncoder, EncoderSettings, failed_video, make_batches
 from indexer.config import RunConfig
 from indexer.errors import StorageError, VideoBertSearchError, WorkerError
 from indexer.parts import cut_long_videos
@@ -103,22 +103,32 @@ def encode_on_ray(
 def _swapped(
     batches: Iterable[list[WorkItem]], exchange: Any, workers: Future[Any], max_under_way: int
 ) -> Iterator[BatchResult]:
-    """Gives batches to the workers, a few more than they are at, and yields the results."""
-    numbered = ((number, json.dumps([item.to_json() for item in batch])) for number, batch in enumerate(batches))
+    """Gives batches to the workers, a few more than they are at, and yields the results.
+
+    One that kills them is given again video by video, so that only the one at fault fails. Hence nothing is over before
+    all results are here.
+    """
+    numbers = count()
+    numbered = ((next(numbers), json.dumps([item.to_json() for item in batch])) for batch in batches)
     under_way: dict[int, str] = {}
     again: dict[int, str] = {}
     known_as, is_over = "", False
     while under_way or not is_over:
         have_ended = workers.done()
-        new = dict(islice(numbered, max_under_way - len(under_way)))
+        new = dict(islice(numbered, max(0, max_under_way - len(under_way))))
         under_way |= new
-        is_over = len(under_way) < max_under_way
+        is_over = not under_way
         name, results = ray.get(exchange.swap.remote(again | new, is_over, known_as))
+        apart: dict[int, str] = {}
         for number, row in results:
-            if under_way.pop(number, None) is not None:
+            batch = under_way.pop(number, None)
+            if batch is not None and row.get("to_split"):
+                apart |= {next(numbers): json.dumps([item]) for item in json.loads(batch)}
+            elif batch is not None:
                 yield _result(row)
+        under_way |= apart
         was_restarted = bool(known_as) and name != known_as
-        again = under_way.copy() if was_restarted else {}
+        again = under_way.copy() if was_restarted else apart
         known_as = name
         if have_ended and under_way:
             workers.result()
@@ -213,8 +223,10 @@ class EncodingWorker:
     def _row(self, items: Sequence[WorkItem], is_deadly: bool) -> dict[str, Any]:
         row: dict[str, Any] = {"error": self._error}
         if self._encoder is not None:
+            if is_deadly and len(items) > 1:
+                return row | {"to_split": True}
             try:
-                result = _deadly(items) if is_deadly else self._encoder.encode(items)
+                result = _deadly(items[0]) if is_deadly else self._encoder.encode(items)
                 row |= result.to_row()
             except StorageError as error:
                 row["error"] = str(error)
@@ -223,11 +235,8 @@ class EncodingWorker:
         return row
 
 
-def _deadly(items: Sequence[WorkItem]) -> BatchResult:
-    neighbours = f", or one of {len(items) - 1} others in its batch" if len(items) > 1 else ""
-    return failed_batch(
-        items, "WorkerDied", f"the worker died {MAX_DEATHS + 1} times over this video{neighbours}: try `retry`"
-    )
+def _deadly(item: WorkItem) -> BatchResult:
+    return failed_video(item, "WorkerDied", f"the worker died {MAX_DEATHS + 1} times over this video: try `retry`")
 
 
 def _result(row: dict[str, Any]) -> BatchResult:

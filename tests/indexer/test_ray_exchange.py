@@ -122,6 +122,7 @@ class Local:
         self.loop = asyncio.new_event_loop()
         self.exchange, self.calls, self.texts = Exchange(1), 0, []
         self.restart_at, self.max_held = (), 0
+        self.deadly = "nothing"
         self.swap = SimpleNamespace(remote=self._swap)
         monkeypatch.setattr(ray_encoding.ray, "get", lambda answer: answer)
         monkeypatch.setattr(ray_exchange, "_WAIT_FOR_RESULTS_S", 0.0001)
@@ -139,7 +140,8 @@ class Local:
         while self.exchange._todo:
             turn = await self.exchange.turn(0, "w", done)
             self.texts.append(turn.batch)
-            done = turn.number, ROW
+            kills = self.deadly in turn.batch and len(json.loads(turn.batch)) > 1
+            done = turn.number, ({"error": "", "to_split": True} if kills else ROW)
         if done:
             self.exchange._held.clear()
             self.exchange._results.append(done)
@@ -161,6 +163,20 @@ def test_every_batch_gets_one_result_though_the_exchange_is_started_again(local)
     assert len(results) == len(batches)
     assert sorted(set(local.texts)) == sorted(batches)
     assert len(local.texts) > len(batches), "some results were lost, and their batches encoded again"
+
+
+@pytest.mark.parametrize("restart_at", [(), (3,), (4,), (5,), (6,)])
+def test_batch_that_kills_its_workers_is_given_again_video_by_video(local, restart_at):
+    """Also where it is the last, and where the exchange is started again meanwhile."""
+    items = list(Read(20))
+    local.restart_at, local.deadly = restart_at, items[-1].uri
+    batches = list(make_batches(items, 1))
+    results = list(ray_encoding._swapped(batches, local, Future(), max_under_way=2))
+    assert len(batches[-1]) > 1
+    assert len(results) == len(batches) - 1 + len(batches[-1])
+    given = {text for text in local.texts if local.deadly not in text or len(json.loads(text)) == 1}
+    alone = [[item] for item in batches[-1]]
+    assert given == {json.dumps([item.to_json() for item in batch]) for batch in [*batches[:-1], *alone]}
 
 
 def test_workers_that_end_before_all_is_done_are_an_error(monkeypatch):
