@@ -225,27 +225,17 @@ class SharedModel:
 
 
 def start_shared_models(settings: EncoderSettings, device: str, count: int) -> list[Any]:
-    """Starts actors, one a GPU, and waits until they are loaded.
+    """Starts actors, one a GPU, and waits for nothing: those who ask them do, and start meanwhile.
 
     Args:
         settings: say which model, and with how many threads on CPUs.
         device: "cpu" or "cuda".
         count: how many; 0 for none.
-
-    Raises:
-        WorkerError: one could not be loaded.
     """
     # No core is reserved: where the workers take them all, the actor still has to start.
     options = {"num_cpus": 0, "num_gpus": int(device == "cuda"), "max_restarts": _MAX_RESTARTS, "max_task_retries": -1}
     start: Any = ray.remote(SharedModel).options(**options).remote
-    actors: list[Any] = [start(settings.model, device, settings.num_threads) for _ in range(count)]
-    try:
-        facts = ray.get([actor.facts.remote() for actor in actors])
-    except RayActorError as error:
-        raise WorkerError(f"the model's process died at its start on {device!r}: perhaps memory is short") from error
-    if problem := next((fact for fact in facts if isinstance(fact, str)), None):
-        raise WorkerError(f"the workers could not start: {problem}")
-    return actors
+    return [start(settings.model, device, settings.num_threads) for _ in range(count)]
 
 
 class SharedModelClient(FrameModel):
@@ -256,15 +246,21 @@ class SharedModelClient(FrameModel):
 
     Attributes:
         lost: set once an actor cannot be started any more: nothing can be encoded.
+
+    Raises:
+        WorkerError: one could not be loaded.
     """
 
     is_elsewhere = True
 
     def __init__(self, actors: Sequence[Any]) -> None:
         try:
-            facts = ray.get([actor.facts.remote() for actor in actors])
+            told = ray.get([actor.facts.remote() for actor in actors])
         except RayActorError as error:
             raise WorkerError(_DIED) from error
+        if problem := next((fact for fact in told if isinstance(fact, str)), None):
+            raise WorkerError(problem)
+        facts: list[ModelFacts] = told
         here = ray.get_runtime_context().get_node_id()
         near = [actor for actor, fact in zip(actors, facts, strict=True) if fact.node == here]
         self._actors = near or list(actors)
