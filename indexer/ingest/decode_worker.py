@@ -28,6 +28,8 @@ from indexer.ingest.leeway import Leeway
 from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo, read_video
 
 ALIVE_INTERVAL_S = 0.5
+# Frames that are sent together, since each time the parent wakes up this process has to stop. Half of `guard`'s pipe.
+_MAX_UNSENT_BYTES = 512 << 10
 _PR_SET_PDEATHSIG = 1
 
 
@@ -36,7 +38,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent(parent_pid)
     Image.preinit()
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
     _close_standard_streams()
     worker = _Worker(answers)
     is_on_gpu = decoder == "nvdec" and worker.open_hardware()
@@ -96,8 +98,9 @@ def _next_request(requests: BinaryIO) -> dict[str, Any]:
 
 
 class _Worker:
-    def __init__(self, answers: Any) -> None:
+    def __init__(self, answers: int) -> None:
         self._answers = answers
+        self._unsent: list[memoryview] = []
         self._alive_at = 0.0
         self._pixels: object = None  # those of the last frame sent
         self._hardware: HardwareDecoder | None = None
@@ -141,18 +144,28 @@ class _Worker:
         self._pixels = frame.pixels
         bodies = [] if again else [frame.pixels.data.cast("B")]
         bodies += [] if frame.thumbnail is None else [memoryview(frame.thumbnail)]
-        self._write({"type": "frame", "time_s": frame.time_s, "target_s": frame.target_s, "again": again}, *bodies)
+        head = {"type": "frame", "time_s": frame.time_s, "target_s": frame.target_s, "again": again}
+        self._unsent += map(memoryview, wire.pack(head, *bodies))
+        if sum(map(len, self._unsent)) > _MAX_UNSENT_BYTES:
+            self._flush()
 
     def _alive(self) -> None:
         if time.monotonic() - self._alive_at > ALIVE_INTERVAL_S:
             self._write({"type": "alive"})
 
-    def _write(self, head: dict[str, Any], *bodies: memoryview) -> None:
+    def _write(self, head: dict[str, Any]) -> None:
+        self._unsent += map(memoryview, wire.pack(head))
+        self._flush()
+
+    def _flush(self) -> None:
         self._alive_at = time.monotonic()
-        for buffer in wire.pack(head, *bodies):
-            rest = memoryview(buffer)
-            while rest:
-                rest = rest[self._answers.write(rest) :]
+        rest, self._unsent = self._unsent, []
+        while rest:
+            written = os.writev(self._answers, rest)
+            while rest and written >= len(rest[0]):
+                written -= len(rest.pop(0))
+            if rest:
+                rest[0] = rest[0][written:]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from one video to the next, since starting one takes some 0.2 s.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import select
@@ -31,6 +32,8 @@ from indexer.ingest.paths import source_path
 from indexer.ingest.sampled import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo
 
 READ_BYTES = 1 << 20
+# What Linux gives everybody: some frames of 224 px.
+_PIPE_BYTES = 1 << 20
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 
 
@@ -234,6 +237,8 @@ class _Child:
         )
         self._timeout_s = timeout_s
         self.busy = False
+        assert self._process.stdout is not None
+        _make_large(self._process.stdout.fileno())
 
     def is_running(self) -> bool:
         return self._process.poll() is None
@@ -309,3 +314,10 @@ class _Child:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def _make_large(pipe: int) -> None:
+    """Room for some frames: through Linux's 64 KiB each would take several turns of both processes."""
+    if set_size := getattr(fcntl, "F_SETPIPE_SZ", None):
+        with contextlib.suppress(OSError):  # a user may have only so much of it
+            fcntl.fcntl(pipe, set_size, _PIPE_BYTES)
