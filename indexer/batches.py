@@ -263,7 +263,7 @@ def failed_video(item: WorkItem, kind: str, message: str) -> BatchResult:
 
 
 def make_batches(items: Collection[WorkItem], num_workers: int) -> Iterator[list[WorkItem]]:
-    """Cuts the work so that each batch takes seconds and all workers finish together.
+    """Cuts the work so that each batch takes seconds and all workers finish together: the last batches are small.
 
     A part of a video is a batch of its own.
 
@@ -271,14 +271,15 @@ def make_batches(items: Collection[WorkItem], num_workers: int) -> Iterator[list
         items: the videos to encode, in `work_order`; read as the batches are taken.
         num_workers: workers that will share them.
     """
-    share = -(-len(items) // max(1, num_workers * _BATCHES_PER_WORKER))
-    max_videos, max_small = max(1, min(_MAX_VIDEOS, share)), max(1, min(_MAX_SMALL_VIDEOS, share))
+    num_shares = max(1, num_workers * _BATCHES_PER_WORKER)
     batch: list[WorkItem] = []
     size = 0
-    for item in items:
+    for number, item in enumerate(items):
         is_alone = item.part is not None or (bool(batch) and batch[-1].part is not None)
         together = size + item.size_bytes
-        is_full = len(batch) >= (max_small if together <= _MAX_SMALL_BYTES else max_videos) or together > _MAX_BYTES
+        most = _MAX_SMALL_VIDEOS if together <= _MAX_SMALL_BYTES else _MAX_VIDEOS
+        share = -(-(len(items) - number + len(batch)) // num_shares)
+        is_full = len(batch) >= min(most, share) or together > _MAX_BYTES
         if batch and (is_alone or is_full):
             yield batch
             batch, size = [], 0

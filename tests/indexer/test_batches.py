@@ -46,12 +46,12 @@ class Read(Collection[WorkItem]):
 
 
 def reference_batches(items, num_workers):
-    """At most 8 videos and 32 MiB but for single ones, or 64 and 2 MiB; a third of a worker's share; parts alone."""
-    share = max(1, -(-len(items) // (3 * num_workers)))
+    """At most 8 videos and 32 MiB but for single ones, or 64 and 2 MiB; a third of a worker's share of what is left;
+    parts alone."""
     waiting = sorted(items, key=lambda item: (-item.size_bytes, item.file.uri, item.part.number if item.part else 0))
     batches = []
     while waiting:
-        count = 1
+        count, share = 1, max(1, -(-len(waiting) // (3 * num_workers)))
         while not waiting[0].part and count < min(share, len(waiting)) and not waiting[count].part:
             size_bytes = sum(item.size_bytes for item in waiting[: count + 1])
             if (count >= 8 or size_bytes > 32 * _MIB) and (count >= 64 or size_bytes > 2 * _MIB):
