@@ -148,7 +148,7 @@ def _figures(index: VideoIndex, questions: Sequence[Question], model: str) -> di
     names = np.array([Path(uri).name for uri in snapshot.videos["uri"].to_pylist()])
     vectors, videos = snapshot.embeddings(), names[snapshot.rows.video_rows]
     asked = index.encode_texts([question.text for question in questions])
-    encoder, fingerprint = index._text_encoder, snapshot.config.model_fingerprint
+    encoder, fingerprint = index.text_encoder, snapshot.config.model_fingerprint
     everyday = background_vectors(encoder, fingerprint)
     judges: dict[str, Judge] = {
         "now": lambda part, queries, texts: _calibrated(part, queries, texts, encoder, fingerprint),

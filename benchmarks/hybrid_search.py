@@ -88,8 +88,8 @@ def _speaking_videos(videos: Path, sentences: Sequence[str], folder: Path) -> di
 
 def _figures(index: VideoIndex, captions: dict[str, str], said: dict[str, str]) -> dict[str, str]:
     config = index.snapshot.config
-    background = background_vectors(index._text_encoder, config.model_fingerprint)
-    spread = Calibration.fit(index.snapshot, index._text_encoder, config.model_fingerprint).spread
+    background = background_vectors(index.text_encoder, config.model_fingerprint)
+    spread = Calibration.fit(index.snapshot, index.text_encoder, config.model_fingerprint).spread
     words = {_telling(sentence, index): name for sentence, name in said.items()}
     fusions: dict[str, Fusion] = {"vectors only": lambda cosines, shares, _: cosines, "reciprocal ranks": _rrf}
     for power in (1, 2, 3):

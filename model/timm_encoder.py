@@ -5,6 +5,8 @@ Shapes: N frames, S = frame side in pixels, D numbers per frame, C classes (1,00
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,7 @@ def load_timm_encoder(config: FrameEncoderConfig, folder: Path) -> TimmFrameEnco
     create_model = _import_timm()
     tensors = {name: tensor for file in weights_files(folder) for name, tensor in load_file(file).items()}
     try:
-        network = _unfilled(create_model, settings)
+        network = _unfilled(partial(create_model, settings.architecture, pretrained=False, **settings.arguments))
         network.load_state_dict(tensors, assign=True)
     except (RuntimeError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
@@ -65,16 +67,16 @@ def load_timm_encoder(config: FrameEncoderConfig, folder: Path) -> TimmFrameEnco
     return TimmFrameEncoder(config, network.float().eval(), settings)  # some files hold float16
 
 
-def _unfilled(create_model: Any, settings: TimmSettings) -> Any:
+def _unfilled(make: Callable[[], Any]) -> Any:
     """The network without numbers, as inventing a thousand million that are replaced at once takes 20 s.
 
     Where it holds some that no file has, such as tables of positions, it is made whole.
     """
     with torch.device("meta"):
-        network = create_model(settings.architecture, pretrained=False, **settings.arguments)
+        network = make()
     if {name for name, _ in network.named_buffers()} <= network.state_dict().keys():
         return network
-    return create_model(settings.architecture, pretrained=False, **settings.arguments)
+    return make()
 
 
 def _import_timm() -> Any:

@@ -286,7 +286,7 @@ class VideoIndex:
         return self._version.video_facts(uri)
 
     @property
-    def _text_encoder(self) -> Any:
+    def text_encoder(self) -> Any:
         """For those who measure it, as `snapshot`."""
         return self._version.text_encoder
 
