@@ -32,7 +32,7 @@ from benchmarks.report import report
 from model.augment import VideoAugmentation, augment_clip
 from model.augment_text import TextAugmentation, augment_text
 from model.config import preset
-from model.conse import conse_embedding
+from model.conse import centred, class_probabilities, conse_embedding
 from model.fusion import FusionTower
 from model.objectives import contrastive_loss
 from model.text_encoder import QueryAdapter
@@ -153,8 +153,9 @@ class Encoder:
     @torch.no_grad()
     def _anchors(self, features: Tensor) -> Tensor:
         model = self.model
-        probabilities = model.frame_encoder.classify(features[:, None].float(), model.config.conse_temperature)
-        return conse_embedding(probabilities, model.label_embeddings)
+        logits = model.frame_encoder.logits(features[:, None].float())
+        probabilities = class_probabilities(logits, model.config.conse_temperature)
+        return conse_embedding(probabilities, centred(model.label_embeddings))
 
     def _versions(self, condition: Condition, kind: str) -> list[Tensor]:
         settings = getattr(condition, kind)

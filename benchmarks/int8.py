@@ -116,7 +116,7 @@ def quality(photographs: Photographs, head: str | None = None) -> dict[str, obje
     heads = [load_videobert(head)] * len(models) if head else list(models.values())
     ranks = {name: _ranks(model, each, photographs) for name, model, each in zip(models, heads, features, strict=True)}
     cosines = F.cosine_similarity(features[0], features[1], dim=2)
-    classes = [models["mini"].frame_encoder.classify(each).argmax(dim=-1) for each in features]
+    classes = [models["mini"].frame_encoder.logits(each).argmax(dim=-1) for each in features]
     figures: dict[str, object] = {
         f"{name}, R@1/5/10 of {len(frames)} photographs by {len(rank)} captions, %": "/".join(
             f"{100 * (rank < k).mean():.1f}" for k in _RANKS

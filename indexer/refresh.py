@@ -170,13 +170,14 @@ class _Refresh:
             [np.frombuffer(data.as_py(), STORED).reshape(shape) for data in moments["frame_features"]],
             [t - start_s for t, start_s in zip(times_s, moments["start_s"].to_pylist(), strict=True)],
         )
-        vectors = self._model.encode_video(features, mask, times, moments["transcript"].to_pylist()).cpu().numpy()
+        transcripts = moments["transcript"].to_pylist()
+        vectors, probabilities = self._model.encode_and_classify(features, mask, times, transcripts)
         names = self._model.label_names
-        labels = [labels_seen(p, names) for p in self._model.classify(features, mask).cpu().numpy()]
+        labels = [labels_seen(seen, names) for seen in probabilities.cpu().numpy()]
         batches = [self._new_batches[batch] for batch in moments["batch_id"].to_pylist()]
         self._num_done += moments.num_rows
         self._on_progress(self._num_done, snapshot.num_segments)
-        new = {"embedding": list(vectors), "labels": labels, "batch_id": batches}
+        new = {"embedding": list(vectors.cpu().numpy()), "labels": labels, "batch_id": batches}
         return pa.table(
             [pa.array(new[f.name], f.type) if f.name in new else moments[f.name] for f in schema.SEGMENTS],
             schema=schema.SEGMENTS,

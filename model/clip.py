@@ -149,6 +149,12 @@ class ClipModel(nn.Module):
             cosines = F.normalize(features[:, :, 0], dim=2) @ self.class_embeddings.T
             return mean_over_frames((cosines / self.config.zero_shot_temperature).softmax(dim=2), frame_mask)
 
+    def encode_and_classify(
+        self, features: Array, frame_mask: Array, frame_times_s: Array, texts: Sequence[str | None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What `encode_video` and `classify` give."""
+        return self.encode_video(features, frame_mask, frame_times_s, texts), self.classify(features, frame_mask)
+
     def zero_shot(self, video_embeddings: Array, labels: Sequence[str]) -> Tensor:
         """How well each of any labels fits each video: float32 [B, L]. See `VideoBert.zero_shot`.
 

@@ -14,17 +14,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def conse_embedding(probabilities: Tensor, label_embeddings: Tensor) -> Tensor:
+def centred(label_embeddings: Tensor) -> Tensor:
+    """The embeddings without their mean: float [C, E] -> [C, E]."""
+    return label_embeddings - label_embeddings.mean(dim=0)
+
+
+def conse_embedding(probabilities: Tensor, centred_labels: Tensor) -> Tensor:
     """Probability-weighted mean of the centred label embeddings, scaled to length 1.
 
     Args:
         probabilities: float [B, C], rows summing to 1, or all zero.
-        label_embeddings: float [C, E], rows of length 1.
+        centred_labels: float [C, E], see `centred`.
 
     Returns:
         float [B, E] of length 1; zeros where the probabilities are.
     """
-    return F.normalize(probabilities @ (label_embeddings - label_embeddings.mean(dim=0)), dim=1)
+    return F.normalize(probabilities @ centred_labels, dim=1)
+
+
+def class_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Logits float [..., C] -> [..., C], summing to 1 where C > 0. A temperature above 1 spreads them out."""
+    return (logits / temperature).softmax(dim=-1)
 
 
 def mean_over_frames(values: Tensor, frame_mask: Tensor) -> Tensor:

@@ -117,12 +117,10 @@ class EfficientNetLite0(nn.Module):
         states = F.relu6(self.head(self.blocks(F.relu6(self.stem(pixels)))))
         return states.mean(dim=(2, 3))[:, None, :]
 
-    def classify(self, features: Tensor, temperature: float = 1.0) -> Tensor:
-        """Class probabilities, from features alone: float [..., K, D] -> [..., C], summing to 1.
-
-        A temperature above 1 spreads them out.
-        """
-        return (self.classifier(features[..., 0, :]) / temperature).softmax(dim=-1)
+    def logits(self, features: Tensor) -> Tensor:
+        """Scores of the classes, from features alone: float [..., K, D] -> [..., C]."""
+        scores: Tensor = self.classifier(features[..., 0, :])
+        return scores
 
 
 class TinyFrameEncoder(nn.Module):
@@ -150,12 +148,10 @@ class TinyFrameEncoder(nn.Module):
         pixels = (frames.permute(0, 3, 1, 2).float() - 127) / 128
         return F.relu(self.stem(pixels)).mean(dim=(2, 3))[:, None, :]
 
-    def classify(self, features: Tensor, temperature: float = 1.0) -> Tensor:
-        """Class probabilities, from features alone: float [..., K, D] -> [..., C], summing to 1.
-
-        A temperature above 1 spreads them out.
-        """
-        return (self.classifier(features[..., 0, :]) / temperature).softmax(dim=-1)
+    def logits(self, features: Tensor) -> Tensor:
+        """Scores of the classes, from features alone: float [..., K, D] -> [..., C]."""
+        scores: Tensor = self.classifier(features[..., 0, :])
+        return scores
 
     @torch.no_grad()
     def solve_classifier(self) -> None:

@@ -122,6 +122,8 @@ class TextEncoder(nn.Module):
 
     def pool(self, tokens: TokenStates) -> Tensor:
         """Token states to vectors of the joint space: float [N, W] of length 1, or 0 without a token."""
+        if not tokens.states.shape[1]:  # the adapter leaves zeros alone
+            return tokens.states.new_zeros(len(tokens.states), self.config.transformer.width)
         return self.adapt(mean_pool(tokens))
 
     def adapt(self, sentences: Tensor) -> Tensor:

@@ -38,12 +38,12 @@ class TimmFrameEncoder(nn.Module):
         pooled = self.network.forward_head(self.network.forward_features(pixels), pre_logits=True)
         return pooled.flatten(1)[:, None, :]
 
-    def classify(self, features: Tensor, temperature: float = 1.0) -> Tensor:
-        """Class probabilities, from features alone: float [..., 1, D] -> [..., C], summing to 1 where C > 0."""
+    def logits(self, features: Tensor) -> Tensor:
+        """Scores of the classes, from features alone: float [..., 1, D] -> [..., C]; C may be 0."""
         if not self.config.num_classes:
             return features[..., 0, :0]
-        logits: Tensor = self.network.get_classifier()(features[..., 0, :])
-        return (logits / temperature).softmax(dim=-1)
+        scores: Tensor = self.network.get_classifier()(features[..., 0, :])
+        return scores
 
 
 def load_timm_encoder(config: FrameEncoderConfig, folder: Path) -> TimmFrameEncoder:

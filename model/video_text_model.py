@@ -89,6 +89,12 @@ class VideoTextModel(Protocol):
         """Features [B, T, K, D] and bool [B, T] -> probabilities of the classes, float32 [B, C]."""
         ...
 
+    def encode_and_classify(
+        self, features: Array, frame_mask: Array, frame_times_s: Array, texts: Sequence[str | None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What `encode_video` and `classify` give, perhaps for less than both take."""
+        ...
+
     def zero_shot(self, video_embeddings: Array, labels: Sequence[str]) -> Tensor:
         """Vectors [B, E] and L labels -> the share of each label, float32 [B, L]."""
         ...

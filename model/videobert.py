@@ -6,14 +6,14 @@ T frames of the longest, C classes, L labels, E = `embedding_dim`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import VideoBertConfig, fingerprint
-from model.conse import conse_embedding, mean_over_frames
+from model.conse import centred, class_probabilities, conse_embedding, mean_over_frames
 from model.errors import InputError
 from model.frame_encoder import FrameEncoder
 from model.fusion import FusionTower
@@ -43,6 +43,7 @@ class VideoBert(nn.Module):
     """
 
     label_embeddings: Tensor
+    _centred_labels: Tensor
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class VideoBert(nn.Module):
         self.fusion = FusionTower(config)
         self.gate = nn.Parameter(torch.zeros(()))
         self.register_buffer("label_embeddings", labels.embeddings, persistent=False)
+        self.register_buffer("_centred_labels", centred(labels.embeddings), persistent=False)
         self.runtime: FrameRuntime = TorchRuntime(frame_encoder)
         self._checksums = dict(checksums)
 
@@ -123,9 +125,8 @@ class VideoBert(nn.Module):
             InputError: shapes or lengths disagree, or an item has neither frames nor text.
         """
         videos = check_videos(features, frame_mask, frame_times_s, texts, self.feature_shape, self.device)
-        starts = range(0, len(videos.features), _VIDEOS_PER_BATCH)
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-            encoded = [self._encode_batch(videos, slice(start, start + _VIDEOS_PER_BATCH)) for start in starts]
+            encoded = [self._encode_batch(videos, b)[0] for b in _batches(len(videos.features))]
         return torch.cat(encoded) if encoded else torch.empty(0, self.embedding_dim, device=self.device)
 
     def classify(self, features: Array, frame_mask: Array) -> Tensor:
@@ -143,7 +144,20 @@ class VideoBert(nn.Module):
         """
         features, frame_mask = check_features(features, frame_mask, self.feature_shape, self.device)
         with torch.no_grad():
-            return mean_over_frames(self.frame_encoder.classify(features), frame_mask)
+            return mean_over_frames(class_probabilities(self.frame_encoder.logits(features)), frame_mask)
+
+    def encode_and_classify(
+        self, features: Array, frame_mask: Array, frame_times_s: Array, texts: Sequence[str | None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What `encode_video` and `classify` give, without looking at the frames' classes twice; no gradients."""
+        videos = check_videos(features, frame_mask, frame_times_s, texts, self.feature_shape, self.device)
+        vectors = torch.empty(len(videos.features), self.embedding_dim, device=self.device)
+        probabilities = torch.empty(len(videos.features), len(self.label_names), device=self.device)
+        with torch.no_grad():
+            for b in _batches(len(vectors)):
+                vectors[b], logits = self._encode_batch(videos, b)
+                probabilities[b] = mean_over_frames(class_probabilities(logits), videos.frame_mask[b])
+        return vectors, probabilities
 
     def zero_shot(self, video_embeddings: Array, labels: Sequence[str]) -> Tensor:
         """How well each of any labels fits each video, compared with the other labels.
@@ -165,10 +179,11 @@ class VideoBert(nn.Module):
         prompts = self.encode_text([self.config.zero_shot_prompt.format(label=label) for label in labels])
         return (videos @ prompts.T / self.config.zero_shot_temperature).softmax(dim=1)
 
-    def _encode_batch(self, videos: VideoInputs, b: slice) -> Tensor:
-        return self.fuse(
-            self._text_states(videos.texts[b]), videos.features[b], videos.frame_mask[b], videos.times_s[b]
-        )
+    def _encode_batch(self, videos: VideoInputs, b: slice) -> tuple[Tensor, Tensor]:
+        """Vectors [B, E], and logits [B, T, C]."""
+        tokens, features = self._text_states(videos.texts[b]), videos.features[b]
+        logits = self.frame_encoder.logits(features)
+        return self._fuse(tokens, features, videos.frame_mask[b], videos.times_s[b], logits), logits
 
     def fuse(self, tokens: TokenStates, features: Tensor, frame_mask: Tensor, frame_times_s: Tensor) -> Tensor:
         """Token states (none for a video without text) and frame features to vectors, for training: keeps gradients.
@@ -180,7 +195,12 @@ class VideoBert(nn.Module):
         Returns:
             float [B, E] of length 1.
         """
-        text, video = self.text_encoder.pool(tokens), self._video_anchor(features, frame_mask)
+        return self._fuse(tokens, features, frame_mask, frame_times_s, self.frame_encoder.logits(features))
+
+    def _fuse(
+        self, tokens: TokenStates, features: Tensor, frame_mask: Tensor, frame_times_s: Tensor, logits: Tensor
+    ) -> Tensor:
+        text, video = self.text_encoder.pool(tokens), self._video_anchor(logits, frame_mask)
         anchor = F.normalize(video + text, dim=1)  # what is missing is zero
         has_frames = frame_mask.any(dim=1, keepdim=True)
         if not self.training and (self.gate == 0 or not has_frames.any()):
@@ -201,9 +221,9 @@ class VideoBert(nn.Module):
         cosine, fusion = (video * text).sum(dim=1, keepdim=True), self.config.fusion
         return fusion.agreement_weight * ((cosine - fusion.agreement_midpoint) / fusion.agreement_width).sigmoid()
 
-    def _video_anchor(self, features: Tensor, frame_mask: Tensor) -> Tensor:
-        probabilities = self.frame_encoder.classify(features, self.config.conse_temperature)
-        return conse_embedding(mean_over_frames(probabilities, frame_mask), self.label_embeddings)
+    def _video_anchor(self, logits: Tensor, frame_mask: Tensor) -> Tensor:
+        probabilities = class_probabilities(logits, self.config.conse_temperature)
+        return conse_embedding(mean_over_frames(probabilities, frame_mask), self._centred_labels)
 
     def _text_states(self, texts: list[str]) -> TokenStates:
         """Token states of the items that have a text, with no token for the others."""
@@ -216,3 +236,8 @@ class VideoBert(nn.Module):
         mask = some.mask.new_zeros(len(texts), some.mask.shape[1])
         index = torch.tensor(rows, device=self.device)
         return TokenStates(states.index_copy(0, index, some.states), mask.index_copy(0, index, some.mask))
+
+
+def _batches(num_videos: int) -> Iterator[slice]:
+    for start in range(0, num_videos, _VIDEOS_PER_BATCH):
+        yield slice(start, start + _VIDEOS_PER_BATCH)

@@ -36,7 +36,8 @@ class FrameModel(ABC):
     def fuse(
         self, features: np.ndarray, mask: np.ndarray, times_s: np.ndarray, texts: Sequence[str | None]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Moments -> vectors [B, E] and class probabilities [B, C]; see `VideoTextModel.encode_video`."""
+        """Moments -> vectors [B, E] and class probabilities [B, C]; see
+        `VideoTextModel.encode_and_classify`."""
 
 
 class LocalModel(FrameModel):
@@ -68,8 +69,8 @@ class LocalModel(FrameModel):
         self, features: np.ndarray, mask: np.ndarray, times_s: np.ndarray, texts: Sequence[str | None]
     ) -> tuple[np.ndarray, np.ndarray]:
         with self._fusing:
-            vectors = self._model.encode_video(features, mask, times_s, texts)
-            return vectors.cpu().numpy(), self._model.classify(features, mask).cpu().numpy()
+            vectors, probabilities = self._model.encode_and_classify(features, mask, times_s, texts)
+            return vectors.cpu().numpy(), probabilities.cpu().numpy()
 
 
 def _on_its_way(features: Tensor) -> Callable[[], np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from model.conse import conse_embedding, mean_over_frames
+from model.conse import centred, class_probabilities, conse_embedding, mean_over_frames
 
 
 def test_conse_is_the_weighted_mean_of_centred_labels_of_length_one():
@@ -12,7 +12,15 @@ def test_conse_is_the_weighted_mean_of_centred_labels_of_length_one():
     probabilities = torch.tensor([[0.75, 0.0, 0.0, 0.25]])
     # 0.75 · (1, -0.5) + 0.25 · (0, 0.5) = (0.75, -0.25), of length sqrt(0.625)
     expected = torch.tensor([[0.75, -0.25]]) / 0.625**0.5
-    torch.testing.assert_close(conse_embedding(probabilities, labels), expected)
+    torch.testing.assert_close(conse_embedding(probabilities, centred(labels)), expected)
+
+
+def test_temperature_spreads_probabilities_out():
+    logits = torch.tensor([[0.0, 3.0]])
+    sharp, flat = class_probabilities(logits), class_probabilities(logits, temperature=3.0)
+    assert sharp.sum().item() == flat.sum().item() == 1
+    torch.testing.assert_close(flat[0, 1] / flat[0, 0], torch.tensor(1.0).exp())
+    assert flat.max() < sharp.max()
 
 
 def test_conse_of_nothing_is_zero():

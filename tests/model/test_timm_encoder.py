@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from model import load_model, model_facts
 from model.checkpoint import save_checkpoint
 from model.config import fingerprint, mini
-from model.conse import conse_embedding
+from model.conse import centred, class_probabilities, conse_embedding
 from model.errors import ModelError, WeightsDamagedError, WeightsNotFoundError
 from model.inputs import check_videos
 from model.pretrained import base_checksums
@@ -140,8 +140,9 @@ def test_untrained_videos_are_the_anchor_of_their_classes(saved):
     model = load_videobert(f"timm:{saved}")
     features = model.encode_frames(frames_for(model))[None]
     found = model.encode_video(features, torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3))
-    probabilities = model.frame_encoder.classify(features, model.config.conse_temperature).mean(dim=1)
-    torch.testing.assert_close(found, conse_embedding(probabilities, model.label_embeddings).detach())
+    logits = model.frame_encoder.logits(features)
+    probabilities = class_probabilities(logits, model.config.conse_temperature).mean(dim=1)
+    torch.testing.assert_close(found, conse_embedding(probabilities, centred(model.label_embeddings)).detach())
     assert model.fingerprint == model_facts(f"timm:{saved}").fingerprint
 
 

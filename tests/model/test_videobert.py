@@ -118,6 +118,17 @@ def test_classify_is_the_mean_over_frames_and_zero_without_frames(tiny):
     assert probabilities[1].sum() == 0
 
 
+def test_vectors_and_classes_together_are_those_of_each_alone(tiny):
+    features, mask, times_s = _colour_video(tiny, *["red", "blue", "green"] * 30)  # more than one batch
+    texts = ["grass", None, "a dog"] * 30
+    vectors, probabilities = tiny.encode_and_classify(features, mask, times_s, texts)
+    assert torch.equal(vectors, tiny.encode_video(features, mask, times_s, texts))
+    torch.testing.assert_close(probabilities, tiny.classify(features, mask))
+    assert not vectors.requires_grad
+    nothing = tiny.encode_and_classify(*_no_video(tiny, 0))
+    assert [found.shape for found in nothing] == [(0, 32), (0, 8)]
+
+
 def test_zero_shot_scores_are_probabilities_that_favour_what_fits(tiny):
     videos = tiny.encode_video(*_colour_video(tiny, "red", "blue"))
     scores = tiny.zero_shot(videos, ["blue", "red", "green"])
