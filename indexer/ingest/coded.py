@@ -12,7 +12,7 @@ class NotOrdinaryError(Exception):
     """The packets are not as in every well-made file: only decoding all of them can tell what is shown when."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)  # frozen, each would take twice as long to make
 class Coded(Generic[P]):
     """A packet.
 

@@ -31,10 +31,12 @@ class FrameChoice:
     def __init__(self, grid: SamplingGrid, leeway: Leeway, moment_s: float | None) -> None:
         self._grid = grid
         self._tolerance_s, self._earlier_s = leeway.key_frame_s, leeway.earlier_s
+        self._ahead_s = self._tolerance_s + (grid.period_s if self._earlier_s else 0.0)
         self._moment_s = moment_s if leeway.within_moment else None
         self._has_ended = False
         self._taken_s = -math.inf  # the frame of the target before
         self._next = 0
+        self._considered = -1  # a target of which it is known whether it is worth a jump
         self._met_target = False
         self._num_pushed = 0
         self._from_start = True
@@ -46,6 +48,16 @@ class FrameChoice:
         return self._grid.is_past(self._last_decode_s) and self._grid.is_past(self._next_wanted_s)
 
     @property
+    def num_decided(self) -> int:
+        """How many targets of the whole grid have been decided, those without a frame included."""
+        return self._next
+
+    @property
+    def floor_is_settled(self) -> bool:
+        """Whether `floor_s` stays as it is until one more target is decided."""
+        return self._last_decode_s > self._next_wanted_s
+
+    @property
     def undecided_s(self) -> float:
         """Every target before this has been decided."""
         return min(self._last_decode_s, self._grid.time_s(self._next))
@@ -55,7 +67,13 @@ class FrameChoice:
         return self._grid.time_s(max(self._next, self._grid.first_index))
 
     def worth_jumping_to(self, min_gap_s: float) -> float | None:
-        """The next target, seconds, if it is so far away that the packets before it had better not be read at all."""
+        """The next target, seconds, if it is so far away that the packets before it had better not be read at all.
+
+        Of each target only the first answer counts: it does not get farther away.
+        """
+        if self._considered == self._next:
+            return None
+        self._considered = self._next
         position_s = max(0.0, self._last_decode_s)
         video_has_targets = self._met_target or self._grid.first_index > 0
         is_far = self._next_wanted_s - self._tolerance_s - position_s > min_gap_s
@@ -69,14 +87,15 @@ class FrameChoice:
 
     def push(self, coded: Coded[Any]) -> list[tuple[float, float]]:
         """What can be chosen now."""
-        self._check(coded)
+        position = bisect.bisect_right(self._times, coded.time_s)
+        self._check(coded, position)
         self._last_decode_s = coded.decode_s
         if coded.is_key:
             self._last_key_s = coded.time_s
         if coded.is_shown:
-            self._note_time(coded)
+            self._note_time(coded, position)
         self._num_pushed += 1
-        chosen = []
+        chosen: list[tuple[float, float]] = []
         while self._is_decidable(self._grid.time_s(self._next)):
             chosen += self._decide()
         return chosen
@@ -123,14 +142,14 @@ class FrameChoice:
         self._last_shown: Coded[Any] | None = None
         self._last_decode_s = self._last_key_s = -math.inf
 
-    def _check(self, coded: Coded[Any]) -> None:
+    def _check(self, coded: Coded[Any], position: int) -> None:
+        """Position: where its time belongs among `_times`."""
         in_order = coded.decode_s >= self._last_decode_s and coded.time_s >= coded.decode_s
-        is_known = coded.time_s in self._times[-_FEW:]
+        is_known = position > 0 and self._times[position - 1] == coded.time_s
         if not in_order or is_known or (coded.is_key and coded.time_s <= self._last_key_s):
             raise NotOrdinaryError("the timestamps are out of order")
 
-    def _note_time(self, coded: Coded[Any]) -> None:
-        position = bisect.bisect_right(self._times, coded.time_s)
+    def _note_time(self, coded: Coded[Any], position: int) -> None:
         self._times.insert(position, coded.time_s)
         self._orders.insert(position, self._num_pushed)
         if coded.is_key:
@@ -141,8 +160,7 @@ class FrameChoice:
     def _is_decidable(self, target_s: float) -> bool:
         if self._last_decode_s <= target_s:
             return False
-        ahead_s = self._tolerance_s + (self._grid.period_s if self._earlier_s else 0.0)
-        return self._last_decode_s > target_s + ahead_s or self._last_key_s > target_s
+        return self._last_decode_s > target_s + self._ahead_s or self._last_key_s > target_s
 
     def _decide(self) -> list[tuple[float, float]]:
         """Chooses the frame of the next target, if that has one and is asked for."""

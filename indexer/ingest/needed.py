@@ -68,15 +68,17 @@ class NeededPackets(Generic[P]):
         """What is now known to be needed, and not given yet."""
         if coded.time_s in self._numbers:
             raise NotOrdinaryError("the timestamps are out of order")
-        chosen = self._choice.push(coded)
+        self._want(self._choice.push(coded))
         self._hold(coded)
-        self._want(chosen)
-        floor_s = self._choice.floor_s()
-        steps = self._release(floor_s)
-        self._forget_groups_without_target()
-        self._choice.forget_before(floor_s)
+        steps: list[Step[P]] = []
+        if coded.is_key or self._choice.num_decided != self._settled:
+            self._floor_s = self._choice.floor_s()
+            self._settled = self._choice.num_decided if self._choice.floor_is_settled else -1
+            steps = self._release(self._floor_s)
+            self._forget_groups_without_target()
+            self._choice.forget_before(self._floor_s)
         if self._held_bytes > MAX_HELD_BYTES:
-            steps += self._release_all_before(floor_s)
+            steps += self._release_all_before(self._floor_s)
         return steps
 
     def finish(self) -> list[Step[P]]:
@@ -97,6 +99,8 @@ class NeededPackets(Generic[P]):
         self._numbers: dict[float, int] = {}  # by time: how many packets had been pushed before
         self._follows = False  # the first of `_held` comes right after the last that was given
         self._began_s = -math.inf
+        self._floor_s = -math.inf  # as of the last look at it
+        self._settled = -1  # how many targets had been decided then, if nothing changes until one more is
 
     def _hold(self, coded: Coded[P]) -> None:
         self._held.append(coded)
@@ -164,6 +168,8 @@ class NeededPackets(Generic[P]):
 
     def _forget_groups_without_target(self) -> None:
         """Drops what comes before the last key frame from which every frame still to be chosen can be decoded."""
+        if not self._keys or self._keys[-1] is self._held[0]:
+            return
         until_s = min([self._choice.undecided_s, *self._wanted])
         keys = [key for key in self._keys if key.time_s <= until_s]
         if not keys or keys[-1] is self._held[0]:

@@ -53,12 +53,13 @@ class OpenedVideo:
         self.was_searched = False
         self.origin_s = _origin_s(container, self.stream)
         self.time_base = self.stream.time_base or Fraction(1, av.time_base)
+        self._numerator, self._denominator = self.time_base.as_integer_ratio()
         self.nominal_s = plausible_period_s(_fps(self.stream))
         self._reader = reader
 
     def seconds(self, ticks: int) -> float:
         """Rounded once, as float(ticks * time_base) is, in a twentieth of its time."""
-        return ticks * self.time_base.numerator / self.time_base.denominator
+        return ticks * self._numerator / self._denominator
 
     def count(self, frame: VideoFrame) -> None:
         """To be called with every decoded frame.

@@ -71,7 +71,8 @@ class _SparseReading:
                     break
                 continue
             self._count(coded)
-            yield from self._decoder.run(self._needed.push(coded))
+            if steps := self._needed.push(coded):
+                yield from self._decoder.run(steps)
             if self._needed.is_done or self._decoder.has_enough:
                 break
             yield from self._maybe_jump()
@@ -107,8 +108,6 @@ class _SparseReading:
     def _coded(self, packet: Packet) -> Coded[Packet]:
         if packet.pts is None or not packet.size or packet.is_corrupt:
             raise NotOrdinaryError("a packet without timestamp, empty or cut off")
-        if packet.has_sidedata("encryption_info"):
-            raise NotOrdinaryError("the video is encrypted")
         video = self._video
         time_s = video.seconds(packet.pts) - self._origin_s
         decode_s = -math.inf if packet.dts is None else video.seconds(packet.dts) - self._origin_s

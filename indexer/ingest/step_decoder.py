@@ -49,7 +49,8 @@ class StepDecoder:
         for step in steps:
             if step.restart:
                 yield from self.drain()
-            yield from self._take(self._decode(step))
+            if frames := self._decode(step):
+                yield from self._take(frames)
 
     def drain(self) -> Iterator[VideoInfo | SampledFrame]:
         """What the decoder still holds. It can start with a key frame afterwards."""
@@ -68,6 +69,8 @@ class StepDecoder:
         self._num_keys_fed += step.coded.is_key
         self._is_empty = False
         self._video.on_packet()
+        if step.coded.packet.has_sidedata("encryption_info"):
+            raise NotOrdinaryError("the video is encrypted")
         if self._may_skip:
             self._context.skip_frame = "DEFAULT" if step.targets else "NONREF"
         try:

@@ -57,9 +57,11 @@ class _Best:
         self._frame: VideoFrame | None = None
 
     def see(self, sampled: SampledFrame, frame: VideoFrame | None) -> None:
-        rank = (_is_blank(sampled.pixels), abs(sampled.target_s - self._middle_s))
-        if rank < self._rank:
-            self._rank, self._frame = rank, frame
+        distance_s = abs(sampled.target_s - self._middle_s)
+        if (False, distance_s) < self._rank:  # else it is no better, blank or not
+            rank = (_is_blank(sampled.pixels), distance_s)
+            if rank < self._rank:
+                self._rank, self._frame = rank, frame
 
     def jpeg(self, reader: PixelReader) -> bytes | None:
         return None if self._frame is None else reader.thumbnail(self._frame)
