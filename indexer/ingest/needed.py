@@ -99,8 +99,8 @@ class NeededPackets(Generic[P]):
         self._numbers: dict[float, int] = {}  # by time: how many packets had been pushed before
         self._follows = False  # the first of `_held` comes right after the last that was given
         self._began_s = -math.inf
-        self._floor_s = -math.inf  # as of the last look at it
-        self._settled = -1  # how many targets had been decided then, if nothing changes until one more is
+        self._floor_s: float = -math.inf  # as of the last look at it
+        self._settled: int = -1  # how many targets had been decided then, if nothing changes until one more is
 
     def _hold(self, coded: Coded[P]) -> None:
         self._held.append(coded)
