@@ -44,6 +44,8 @@ class NeededPackets(Generic[P]):
         self._num_pushed = 0
         self._from_start = True
         self._wanted: dict[float, list[float]] = {}  # frames chosen and not given yet, by time → targets
+        self._floor_s = -math.inf  # what no target still to be decided goes below, as of the last look
+        self._settled = -1  # how many targets had been decided then, if that stays so until one more is
         self._forget_all()
 
     @property
@@ -99,8 +101,7 @@ class NeededPackets(Generic[P]):
         self._numbers: dict[float, int] = {}  # by time: how many packets had been pushed before
         self._follows = False  # the first of `_held` comes right after the last that was given
         self._began_s = -math.inf
-        self._floor_s: float = -math.inf  # as of the last look at it
-        self._settled: int = -1  # how many targets had been decided then, if nothing changes until one more is
+        self._floor_s, self._settled = -math.inf, -1
 
     def _hold(self, coded: Coded[P]) -> None:
         self._held.append(coded)
