@@ -28,8 +28,8 @@ from indexer.ingest.leeway import Leeway
 from indexer.ingest.video import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo, read_video
 
 ALIVE_INTERVAL_S = 0.5
-# Frames that are sent together, since each time the parent wakes up this process has to stop. Half of `guard`'s pipe.
-_MAX_UNSENT_BYTES = 512 << 10
+# Frames that are sent together, since each time the parent wakes up this process has to stop.
+_MAX_UNSENT_BYTES = wire.PIPE_BYTES // 2
 _PR_SET_PDEATHSIG = 1
 
 

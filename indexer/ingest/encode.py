@@ -8,19 +8,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from indexer import schema
 from indexer.config import SamplingConfig
 from indexer.errors import VideoError
 from indexer.ingest.files import VideoFile, fingerprint_file, version_of
 from indexer.ingest.frame_model import FrameModel, LocalModel
-from indexer.ingest.leeway import EXACTLY, Leeway, leeway_of
+from indexer.ingest.leeway import leeway_of
 from indexer.ingest.moment_group import MomentGroup
 from indexer.ingest.sampled import DecodeEnd, SampledFrame, VideoInfo
 from indexer.ingest.segments import window_of
 from indexer.ingest.transcripts import read_transcript
 from indexer.ingest.video_rows import changed_row, empty_row, facts_of, failure
+from indexer.ingest.wanted import WantedFrames
 from indexer.phases import Stopwatch
 
 if TYPE_CHECKING:
@@ -35,15 +36,7 @@ class Decoder(Protocol):
     """What `GuardedDecoder` offers: the stream of `indexer.ingest.video.read_video`."""
 
     def read_video(
-        self,
-        path: str,
-        *,
-        frame_rate_hz: float,
-        size_px: int,
-        start_s: float = 0.0,
-        end_s: float | None = None,
-        leeway: Leeway = EXACTLY,
-        moment_s: float | None = None,
+        self, path: str, **wanted: Unpack[WantedFrames]
     ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]: ...
 
 

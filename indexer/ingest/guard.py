@@ -8,41 +8,20 @@ from one video to the next, since starting one takes some 0.2 s.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import itertools
 import os
-import select
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-import numpy as np
+from typing import Any, Unpack
 
 from indexer.errors import VideoError, WorkerError
-from indexer.ingest import wire
-from indexer.ingest.leeway import EXACTLY, Leeway
+from indexer.ingest.decode_child import ChildDiedError, ChildTimedOutError, DecodeChild
+from indexer.ingest.leeway import EXACTLY
 from indexer.ingest.paths import source_path
 from indexer.ingest.sampled import DecodeEnd, DecodeLimits, SampledFrame, VideoInfo
-
-READ_BYTES = 1 << 20
-# What Linux gives everybody: some frames of 224 px.
-_PIPE_BYTES = 1 << 20
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
-
-
-class _ChildTimedOutError(Exception):
-    pass
-
-
-class _ChildDiedError(Exception):
-    pass
+from indexer.ingest.wanted import WantedFrames
 
 
 class GuardedDecoder:
@@ -82,35 +61,21 @@ class GuardedDecoder:
         arguments = [str(os.getpid()), str(memory_bytes), decoder]
         own_command = [sys.executable, "-m", "indexer.ingest.decode_worker", *arguments]
         self._command = list(command) if command is not None else own_command
-        self._child: _Child | None = None
+        self._child: DecodeChild | None = None
         self._num_reads = 0
         self._is_stopped = False
         self.num_children = self.num_timeouts = self.num_crashes = 0
 
-    def read_video(
-        self,
-        path: str,
-        *,
-        frame_rate_hz: float,
-        size_px: int,
-        start_s: float = 0.0,
-        end_s: float | None = None,
-        leeway: Leeway = EXACTLY,
-        moment_s: float | None = None,
-    ) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
+    def read_video(self, path: str, **wanted: Unpack[WantedFrames]) -> Iterator[VideoInfo | SampledFrame | DecodeEnd]:
         """The stream of `video.read_video`, decoded in the child. Starting another read ends the one before it.
 
         Raises:
             VideoError: what `video.read_video` raises; and stage "decode", kinds TimedOut, DecoderCrashed, OutOfMemory.
         """
-        request = {
+        request: dict[str, Any] = {
+            **wanted,
             "path": source_path(path),
-            "frame_rate_hz": frame_rate_hz,
-            "size_px": size_px,
-            "start_s": start_s,
-            "end_s": end_s,
-            "leeway": asdict(leeway),
-            "moment_s": moment_s,
+            "leeway": asdict(wanted.get("leeway", EXACTLY)),
             "limits": asdict(self._limits),
         }
         self._num_reads += 1
@@ -122,7 +87,7 @@ class GuardedDecoder:
                     num_yielded += 1
                     yield message
                 return
-            except (_ChildTimedOutError, _ChildDiedError) as error:
+            except (ChildTimedOutError, ChildDiedError) as error:
                 if this_read != self._num_reads:  # another read has taken the child away
                     raise self._as_video_error(error) from error
                 self._count(error)
@@ -138,11 +103,11 @@ class GuardedDecoder:
     def start(self) -> None:
         """Starts the child now, to save the first read the wait for it."""
         if self._child is None and not self._is_stopped:
-            self._child = _Child(self._command, self._timeout_s)
+            self._child = DecodeChild(self._command, self._timeout_s)
             self.num_children += 1
         if self._is_stopped:  # before, or meanwhile
             self.close()
-            raise _ChildDiedError("the run was stopped")
+            raise ChildDiedError("the run was stopped")
 
     def stop(self) -> None:
         """For another thread: whatever is being read, and all that would be, fails at once. There is no way back."""
@@ -162,7 +127,7 @@ class GuardedDecoder:
         assert self._child is not None
         try:
             problem = self._child.hardware_problem()
-        except (_ChildTimedOutError, _ChildDiedError) as error:
+        except (ChildTimedOutError, ChildDiedError) as error:
             problem = f"the GPU cannot be tried: {self._as_video_error(error).message}"
         if problem:
             self.close()
@@ -198,7 +163,7 @@ class GuardedDecoder:
             if not finished:
                 child.kill()
 
-    def _ready_child(self) -> _Child:
+    def _ready_child(self) -> DecodeChild:
         if self._child is not None and (self._child.busy or not self._child.is_running()):
             self.close()
         self.start()
@@ -207,117 +172,12 @@ class GuardedDecoder:
         return self._child
 
     def _count(self, error: Exception) -> None:
-        if isinstance(error, _ChildTimedOutError):
+        if isinstance(error, ChildTimedOutError):
             self.num_timeouts += 1
         else:
             self.num_crashes += 1
 
     def _as_video_error(self, error: Exception) -> VideoError:
-        if isinstance(error, _ChildTimedOutError):
+        if isinstance(error, ChildTimedOutError):
             return VideoError("decode", "TimedOut", f"the decoder made no progress for {self._timeout_s:g} s")
         return VideoError("decode", "DecoderCrashed", f"the decoder crashed ({error})")
-
-
-class _Child:
-    """The child process and its two pipes."""
-
-    def __init__(self, command: Sequence[str], timeout_s: float) -> None:
-        paths = [_PACKAGE_PARENT, *filter(None, [os.environ.get("PYTHONPATH")])]
-        # Each thread would take address space of its own.
-        threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "TOKIO_WORKER_THREADS"), "1")
-        threads["MALLOC_ARENA_MAX"] = "2"
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"},
-            start_new_session=True,  # Ctrl-C goes to the parent alone
-            bufsize=0,
-        )
-        self._timeout_s = timeout_s
-        self.busy = False
-        assert self._process.stdout is not None
-        _make_large(self._process.stdout.fileno())
-
-    def is_running(self) -> bool:
-        return self._process.poll() is None
-
-    def send(self, request: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        try:
-            for buffer in wire.pack(request):
-                self._process.stdin.write(buffer)
-        except OSError as error:
-            raise _ChildDiedError(self._how_it_died()) from error
-
-    def hardware_problem(self) -> str:
-        """Why no GPU can be used; empty if one can. To be asked before anything else, and only if one was asked for."""
-        try:
-            return str(wire.unpack(self._read_exactly)[0]["problem"])
-        except (wire.WireError, KeyError) as error:
-            raise _ChildDiedError("it sent nonsense") from error
-
-    def messages(self, size_px: int) -> Iterator[VideoInfo | SampledFrame | DecodeEnd | VideoError]:
-        """Everything that the child says about one video; the last is a DecodeEnd or a VideoError."""
-        pixels = np.empty((0, 0, 3), np.uint8)
-        while True:
-            try:
-                head, bodies = wire.unpack(self._read_exactly)
-                kind = head.pop("type")
-                if kind == "frame":
-                    if not head.pop("again", False):
-                        pixels = np.frombuffer(bodies.pop(0), np.uint8).reshape(size_px, size_px, 3)
-                    yield SampledFrame(pixels=pixels, thumbnail=bytes(bodies[0]) if bodies else None, **head)
-                elif kind == "info":
-                    yield VideoInfo(**head)
-                elif kind == "end":
-                    yield DecodeEnd(**head)
-                    return
-                elif kind == "error":
-                    yield VideoError(**head)
-                    return
-            except (wire.WireError, ValueError, KeyError, TypeError, IndexError) as error:
-                raise _ChildDiedError("it sent nonsense") from error
-
-    def _read_exactly(self, length: int) -> bytearray:
-        assert self._process.stdout is not None
-        fd = self._process.stdout.fileno()
-        data = bytearray(length)
-        view, filled = memoryview(data), 0
-        poller = select.poll()  # not select.select, which fails above 1024 open files
-        poller.register(fd, select.POLLIN)
-        deadline = time.monotonic() + self._timeout_s
-        while filled < length:
-            if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise _ChildTimedOutError
-            num_read = os.readv(fd, [view[filled:]])
-            if num_read == 0:
-                raise _ChildDiedError(self._how_it_died())
-            filled += num_read
-        return data
-
-    def _how_it_died(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(timeout=5)
-            return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return "it closed its pipe"
-
-    def end(self) -> None:
-        """Kills the process and leaves the pipes to the thread that may be reading from them."""
-        self._process.kill()
-
-    def kill(self) -> None:
-        self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel, e.g. on a dead network disk
-            self._process.wait(timeout=5)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-
-def _make_large(pipe: int) -> None:
-    """Room for some frames: through Linux's 64 KiB each would take several turns of both processes."""
-    if set_size := getattr(fcntl, "F_SETPIPE_SZ", None):
-        with contextlib.suppress(OSError):  # a user may have only so much of it
-            fcntl.fcntl(pipe, set_size, _PIPE_BYTES)

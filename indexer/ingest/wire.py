@@ -12,6 +12,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+# Asked for, for messages to the parent: what Linux gives everybody, and room for some frames of 224 px.
+PIPE_BYTES = 1 << 20
 MAX_HEAD_BYTES = 1 << 20
 MAX_BODY_BYTES = 1 << 28
 _LENGTH = struct.Struct(">I")
