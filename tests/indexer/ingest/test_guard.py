@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,19 @@ def test_child_that_was_started_early_reads_the_first_video(synthetic):
         assert child.is_running()
         assert read(guard, path)
         assert (guard._child, guard.num_children) == (child, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_the_child_does_not_grow_with_the_number_of_videos(synthetic):
+    """PyAV's objects refer to each other: left to themselves, decoders of 7 MB each would pile up."""
+    path = synthetic.write("a.mp4", REGULAR[:20], width=1280, height=720)
+    with GuardedDecoder() as guard:
+        peaks = []
+        for _ in range(8):
+            read(guard, path)
+            status = Path(f"/proc/{guard._child._process.pid}/status").read_text()
+            peaks.append(int(status.partition("VmHWM:")[2].split()[0]) >> 10)
+    assert peaks[-1] <= peaks[0] + 8
 
 
 def test_child_is_kept_between_videos_and_after_errors(synthetic, tmp_path):
