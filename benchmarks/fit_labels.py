@@ -58,11 +58,10 @@ def photograph_evidence(photographs: Photographs, model_name: str) -> np.ndarray
     starts = range(0, len(pixels), _FRAMES_PER_BATCH)
     features = torch.cat([model.encode_frames(np.stack(pixels[s : s + _FRAMES_PER_BATCH])) for s in starts])
     features, mask = features.half()[:, None], torch.ones(len(pixels), 1, dtype=torch.bool)
-    vectors = model.encode_video(features, mask, torch.zeros(len(pixels), 1)).cpu().numpy()
-    classes = model.classify(features, mask).cpu().numpy()
-    seen = pa.array([labels_seen(row, model.label_names) for row in classes], type=schema.LABELS_TYPE)
+    vectors, classes = model.encode_and_classify(features, mask, torch.zeros(len(pixels), 1))
+    seen = pa.array([labels_seen(row, model.label_names) for row in classes.cpu().numpy()], type=schema.LABELS_TYPE)
     scorer = LabelScorer(list(read_concepts()), model.text_encoder, model_name, model.fingerprint)
-    return scorer.evidence(vectors, seen)
+    return scorer.evidence(vectors.cpu().numpy(), seen)
 
 
 def fit(evidence: np.ndarray, lists: list[Lists]) -> LabelCalibration:

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     worker = _Worker(answers)
     is_on_gpu = decoder == "nvdec" and worker.open_hardware()
     _limit_memory(memory_bytes, of_data=is_on_gpu)
-    gc.freeze()  # so that looking for what a video left behind takes a tenth of a millisecond
+    gc.freeze()  # so that looking for what a video left behind takes less than a millisecond
     while True:
         try:
             request = _next_request(requests)

@@ -44,8 +44,8 @@ class NeededPackets(Generic[P]):
         self._num_pushed = 0
         self._from_start = True
         self._wanted: dict[float, list[float]] = {}  # frames chosen and not given yet, by time → targets
-        self._floor_s = -math.inf  # what no target still to be decided goes below, as of the last look
-        self._settled = -1  # how many targets had been decided then, if that stays so until one more is
+        self._floor_s: float  # what no target still to be decided goes below, as of the last look
+        self._settled: int  # how many targets had been decided then, if that stays so until one more is
         self._forget_all()
 
     @property
@@ -169,8 +169,6 @@ class NeededPackets(Generic[P]):
 
     def _forget_groups_without_target(self) -> None:
         """Drops what comes before the last key frame from which every frame still to be chosen can be decoded."""
-        if not self._keys or self._keys[-1] is self._held[0]:
-            return
         until_s = min([self._choice.undecided_s, *self._wanted])
         keys = [key for key in self._keys if key.time_s <= until_s]
         if not keys or keys[-1] is self._held[0]:

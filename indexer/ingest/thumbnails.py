@@ -58,10 +58,11 @@ class _Best:
 
     def see(self, sampled: SampledFrame, frame: VideoFrame | None) -> None:
         distance_s = abs(sampled.target_s - self._middle_s)
-        if (False, distance_s) < self._rank:  # else it is no better, blank or not
-            rank = (_is_blank(sampled.pixels), distance_s)
-            if rank < self._rank:
-                self._rank, self._frame = rank, frame
+        if (False, distance_s) >= self._rank:  # no better, blank or not
+            return
+        rank = (_is_blank(sampled.pixels), distance_s)
+        if rank < self._rank:
+            self._rank, self._frame = rank, frame
 
     def jpeg(self, reader: PixelReader) -> bytes | None:
         return None if self._frame is None else reader.thumbnail(self._frame)
