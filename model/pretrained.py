@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from model.timm_files import TIMM, find_timm, require_timm, timm_checksums
 
 # By the role of a pretrained file: the part of the model for which it is read.
 _WHOLE_PARTS = {"text": "text_encoder", "frames": "frame_encoder"}
+_one_at_a_time = threading.Lock()
 
 if TYPE_CHECKING:
     from model.frame_encoder import FrameEncoder
@@ -91,14 +93,12 @@ def pretrained_model(config: VideoBertConfig, checksums: Mapping[str, str]) -> V
     Raises:
         WeightsNotFoundError, WeightsDamagedError: as `verified_path`.
     """
-    import torch
-
     from model.videobert import VideoBert
 
     text_encoder = pretrained_text_encoder(config)
     frame_encoder = _load_frame_encoder(config)
     labels = _load_labels(config, text_encoder)
-    with torch.random.fork_rng(devices=[]):  # fresh weights must not move the caller's random numbers
+    with _own_random_numbers():
         return VideoBert(config, text_encoder, frame_encoder, labels, checksums).eval()
 
 
@@ -108,14 +108,11 @@ def pretrained_text_encoder(config: VideoBertConfig) -> TextEncoder:
 
 
 def _text_encoder(config: TextEncoderConfig, *, is_empty: bool) -> TextEncoder:
-    import torch
-
     from model.text_encoder import TextEncoder, load_bert_weights
     from model.tokenizer import HashTokenizer, WordPieceTokenizer
 
     if config.tokenizer == "hash":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with _own_random_numbers():
             encoder = TextEncoder(config, HashTokenizer(config.vocab_size, config.max_tokens))
             return _with_fresh_adapter(encoder)
     from safetensors.torch import load_file
@@ -143,8 +140,7 @@ def _load_frame_encoder(config: VideoBertConfig) -> FrameEncoder:
     from model.int8_calibration import load_calibration, load_tuned_layers
 
     if config.frames.backbone == "tiny":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with _own_random_numbers():
             tiny = TinyFrameEncoder(config.frames)
         tiny.solve_classifier()
         return tiny
@@ -167,6 +163,19 @@ def _load_frame_encoder(config: VideoBertConfig) -> FrameEncoder:
         load_tuned_layers(encoder, tuned)
         load_calibration(encoder, calibration)
     return encoder
+
+
+@contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """Fresh weights are the same in every run, and leave the caller's random numbers as they were.
+
+    PyTorch draws them from one state for the whole process, so threads that load models do it one after the other.
+    """
+    import torch
+
+    with _one_at_a_time, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
 
 
 def _no_random_weights() -> AbstractContextManager[object]:

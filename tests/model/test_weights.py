@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,3 +113,17 @@ def test_tiny_model_is_the_same_every_time_and_leaves_random_numbers_alone():
     assert torch.equal(torch.rand(3), expected)
     second = load_model("tiny_test").state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_tiny_model_is_the_same_when_several_threads_load_it_at_once():
+    expected = load_model("tiny_test").state_dict()
+    start = threading.Barrier(4)
+
+    def load(_: int) -> dict[str, torch.Tensor]:
+        start.wait()
+        return load_model("tiny_test").state_dict()
+
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(load, range(4 * 10)))
+
+    assert all(torch.equal(state[name], expected[name]) for state in loaded for name in expected)
