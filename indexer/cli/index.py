@@ -79,7 +79,7 @@ def index(
     """Index videos: new ones are added, changed ones replaced, unchanged ones skipped.
 
     A run that was stopped or killed goes on where it was when the same command is run again. Ray encodes the videos; up
-    to about a hundred short ones are encoded by this process, which is done before Ray would be.
+    to about two hundred short ones are encoded by this process, which is done before Ray would be.
     """
     from indexer.pipeline import index_videos
 
