@@ -39,7 +39,7 @@ from indexer import ray_encoding
 from indexer.config import RunConfig, SamplingConfig
 from indexer.pipeline import index_videos
 from indexer.ray_cluster import ray_cluster
-from indexer.ray_shared_model import SharedModelClient
+from indexer.ray_model_client import SharedModelClient
 
 _SEND_S = 4.0
 _LENGTH_S = 20.0

@@ -28,7 +28,8 @@ from indexer.errors import StorageError, VideoBertSearchError, WorkerError
 from indexer.parts import cut_long_videos
 from indexer.ray_cluster import Cluster, one_line
 from indexer.ray_exchange import MAX_DEATHS, Exchange
-from indexer.ray_shared_model import SharedModelClient, start_shared_models
+from indexer.ray_model_client import SharedModelClient
+from indexer.ray_shared_model import start_shared_models
 from indexer.work import BatchResult, WorkItem
 from model.errors import ModelError
 

@@ -3,16 +3,14 @@
     decoding worker (a core) ──uint8 frames, a few megabytes at a time──▶ SharedModel (a GPU) ──features──▶ worker
 
 What waits while the GPU computes is its next batch, whatever videos it comes from: so batches grow with the number of
-workers, and nobody waits for one to fill up. The next batch is there before one is done, if enough frames wait. A
-worker goes on decoding while its frames are encoded, but never has more than 16 MiB of them under way: that is the
-back-pressure, and the bound on memory. All else, moments, files and commits, is done by the worker, as without a GPU.
+workers, and nobody waits for one to fill up. The next batch is there before one is done, if enough frames wait. The
+workers' side is `indexer.ray_model_client`. All else, moments, files and commits, is done by the worker, as without a
+GPU.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,7 +20,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import ray
-from ray.exceptions import RayActorError, RayTaskError
 
 from indexer.batches import EncoderSettings
 from indexer.errors import WorkerError
@@ -33,16 +30,12 @@ from model.errors import ModelError
 from model.gpu_batches import GPU_BATCH_SIZES
 from model.weights import load_model
 
-# Frames of one request, and of all that a worker has under way, in Ray's object store.
-_REQUEST_BYTES = 4 << 20
-_MAX_BYTES_UNDER_WAY = 16 << 20
 # Frames that the model is given at once, and so many of a second batch before the first is done. More keep a GPU no
 # busier.
 MAX_FRAMES_AT_ONCE = GPU_BATCH_SIZES[-1]
 _MIN_FRAMES_AHEAD = GPU_BATCH_SIZES[0]
 # A process that a GPU's driver killed is started again so often.
 _MAX_RESTARTS = 3
-_DIED = "the model's process died too often: perhaps the GPU's memory is short"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,73 +229,3 @@ def start_shared_models(settings: EncoderSettings, device: str, count: int) -> l
     options = {"num_cpus": 0, "num_gpus": int(device == "cuda"), "max_restarts": _MAX_RESTARTS, "max_task_retries": -1}
     start: Any = ray.remote(SharedModel).options(**options).remote
     return [start(settings.model, device, settings.num_threads) for _ in range(count)]
-
-
-class SharedModelClient(FrameModel):
-    """What a worker has in place of a model of its own.
-
-    Args:
-        actors: of `SharedModel`; those on this worker's node are asked, or all if there are none.
-
-    Attributes:
-        lost: set once an actor cannot be started any more: nothing can be encoded.
-
-    Raises:
-        WorkerError: one could not be loaded.
-    """
-
-    is_elsewhere = True
-
-    def __init__(self, actors: Sequence[Any]) -> None:
-        try:
-            told = ray.get([actor.facts.remote() for actor in actors])
-        except RayActorError as error:
-            raise WorkerError(_DIED) from error
-        if problem := next((fact for fact in told if isinstance(fact, str)), None):
-            raise WorkerError(problem)
-        facts: list[ModelFacts] = told
-        here = ray.get_runtime_context().get_node_id()
-        near = [actor for actor, fact in zip(actors, facts, strict=True) if fact.node == here]
-        self._actors = near or list(actors)
-        self._next = random.randrange(len(self._actors))
-        self._under_way: deque[tuple[Any, int]] = deque()
-        self._num_bytes = 0
-        self.frame_size_px, self.label_names = facts[0].frame_size_px, facts[0].label_names
-        self.lost = ""
-
-    def encode_frames(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
-        """See `FrameModel.encode_frames`. Waits while more are under way than may be."""
-        step = max(1, _REQUEST_BYTES // frames[0].nbytes)
-        asked = [self._send(frames[start : start + step]) for start in range(0, len(frames), step)]
-        return functools.cache(lambda: np.concatenate([self._result(request) for request in asked]))
-
-    def fuse(
-        self, features: np.ndarray, mask: np.ndarray, times_s: np.ndarray, texts: Sequence[str | None]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        vectors, probabilities = self._result(self._actor().fuse.remote(features, mask, times_s, list(texts)))
-        return vectors, probabilities
-
-    def _send(self, frames: np.ndarray) -> Any:
-        while self._under_way and self._num_bytes + frames.nbytes > _MAX_BYTES_UNDER_WAY:
-            oldest, num_bytes = self._under_way.popleft()
-            ray.wait([oldest])
-            self._num_bytes -= num_bytes
-        request = self._actor().encode_frames.remote(frames)
-        self._under_way.append((request, frames.nbytes))
-        self._num_bytes += frames.nbytes
-        return request
-
-    def _actor(self) -> Any:
-        self._next = (self._next + 1) % len(self._actors)
-        return self._actors[self._next]
-
-    def _result(self, request: Any) -> Any:
-        try:
-            return ray.get(request)
-        except RayTaskError as error:
-            if isinstance(error.cause, WorkerError):
-                self.lost = str(error.cause)
-            raise ModelError(f"the model failed: {error.cause}") from error
-        except RayActorError as error:
-            self.lost = _DIED
-            raise ModelError(self.lost) from error

@@ -11,11 +11,12 @@ import pytest
 
 from benchmarks import accelerator
 from benchmarks.simulated_accelerator import WatchedModel
-from indexer import ray_shared_model
+from indexer import ray_model_client, ray_shared_model
 from indexer.batches import EncoderSettings
 from indexer.errors import WorkerError
 from indexer.ingest.fuse import STORED
-from indexer.ray_shared_model import SharedModel, SharedModelClient, start_shared_models
+from indexer.ray_model_client import SharedModelClient
+from indexer.ray_shared_model import SharedModel, start_shared_models
 from model.gpu_batches import GPU_BATCH_SIZES
 from model.weights import load_model
 
@@ -151,11 +152,11 @@ def test_workers_wait_for_the_model_fail_with_its_words_and_learn_when_it_is_gon
     from model.errors import ModelError
 
     monkeypatch.setattr(ray_shared_model, "_MAX_RESTARTS", 0)
-    monkeypatch.setattr(ray_shared_model, "_REQUEST_BYTES", 1)
+    monkeypatch.setattr(ray_model_client, "_REQUEST_BYTES", 1)
     settings = EncoderSettings(index_path="", model="tiny_test", sampling=SamplingConfig())
     side = load_model("tiny_test").frame_size_px
     frames = np.zeros((20, side, side, 3), np.uint8)
-    monkeypatch.setattr(ray_shared_model, "_MAX_BYTES_UNDER_WAY", 3 * frames[0].nbytes)
+    monkeypatch.setattr(ray_model_client, "_MAX_BYTES_UNDER_WAY", 3 * frames[0].nbytes)
     with ray_cluster(num_cpus=1):
         with pytest.raises(WorkerError, match="'nothing'"):
             SharedModelClient(start_shared_models(EncoderSettings(**{**vars(settings), "model": "nothing"}), "cpu", 1))
