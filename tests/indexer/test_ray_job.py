@@ -40,6 +40,8 @@ def ray_head(tmp_path_factory) -> Iterator[tuple[str, dict[str, str]]]:
     command = [RAY, "start", "--head", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}"]
     command += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--disable-usage-stats", "--block"]
     command += ["--include-dashboard=true", f"--temp-dir={folder / 't'}"]
+    # Another Ray on this machine may have the usual ones; an agent without its port starts no job, and says nothing.
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
     with open(folder / "log", "w") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     yield f"http://127.0.0.1:{dashboard}", environment
