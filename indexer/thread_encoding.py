@@ -23,7 +23,7 @@ _MAX_THREADS = 4
 # Batches that are being encoded or wait for it: enough to go on with while the results are committed.
 _UNDER_WAY_PER_THREAD = 4
 # What a video takes of one core, roughly, with the default model and sampling: docs/performance.md has the table.
-_S_PER_VIDEO, _S_PER_BYTE = 0.03, 0.2 / (1 << 20)
+_S_PER_VIDEO, _S_PER_BYTE = 0.03, 0.15 / (1 << 20)
 # Four threads do this in the time that Ray takes to start, so with any number of cores Ray would be later.
 _MAX_WORK_S = 32.0
 _LOOK_UP_S = 0.2

@@ -56,7 +56,7 @@ def settings_of(folder: Path) -> EncoderSettings:
 
 @pytest.mark.parametrize(
     ("count", "mib", "quick"),
-    [(1, 0.1, True), (48, 0.6, True), (200, 0.6, True), (1, 150, True), (1, 170, False), (400, 0.6, False)],
+    [(1, 0.1, True), (48, 0.6, True), (200, 0.6, True), (1, 200, True), (1, 220, False), (400, 0.6, False)],
 )
 def test_handful_is_decided_by_bytes(count, mib, quick):
     assert is_handful(files(count, mib)) == quick
